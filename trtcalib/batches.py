@@ -1,0 +1,177 @@
+"""Samples grouped in calibration batches: which, how many, in what order, and what happens to a last partial one.
+
+Inference runs one sample at a time (or at the model's own fixed batch); a batch only says which samples TensorRT would
+have seen together, because the histogram's range grows from batch to batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from trtcalib.errors import DataError
+from trtcalib.sources import DataSource, Feed, Sample
+
+__all__ = ["DEFAULT_BATCH_SIZE", "Batches", "Batching", "Run", "plan_batches"]
+
+DEFAULT_BATCH_SIZE = 32
+"""Samples per batch where the model does not fix it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How to group samples.
+
+    Attributes:
+        batch_size: Samples per batch; ``None``: the model's fixed batch, else 32, and 1 for models without a batch axis.
+        max_samples: Only the first so many samples of the source are used; ``None``: all.
+        shuffle: Seed of the order (NumPy's PCG64 permutation of the used samples); ``None``: the source's order.
+        drop_last: Leave out a last batch that is not full.
+    """
+
+    batch_size: int | None = None
+    max_samples: int | None = None
+    shuffle: int | None = None
+    drop_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One inference.
+
+    Attributes:
+        batch: The batch it belongs to, from 0.
+        samples: How many samples it holds.
+        label: What an error calls it.
+        load: Reads it; may be called from another thread.
+    """
+
+    batch: int
+    samples: int
+    label: str
+    load: Callable[[], Feed]
+
+
+class Batches:
+    """The planned batches; every call of :meth:`runs` reads the source again from the start.
+
+    Attributes:
+        source: Where the samples come from.
+        batch_size: Samples per batch.
+        batching: What was asked for.
+        seen: Samples that the last complete pass gave.
+    """
+
+    def __init__(self, source: DataSource, batching: Batching, batch_size: int, samples_per_run: int) -> None:
+        self.source = source
+        self.batching = batching
+        self.batch_size = batch_size
+        self.seen = 0
+        self._samples_per_run = samples_per_run
+        self._rows_per_run = 1 if source.whole else samples_per_run
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples a pass gives; ``None`` where only reading tells."""
+        size = self.source.size()
+        if size is None:
+            return None
+        total = size * (self._samples_per_run // self._rows_per_run)
+        if self.batching.max_samples is not None:
+            total = min(total, self.batching.max_samples)
+        unit = self.batch_size if self.batching.drop_last else self._samples_per_run
+        return total - total % unit
+
+    @property
+    def last_is_partial(self) -> bool:
+        """Whether the last batch of the last pass was not full."""
+        return self.seen % self.batch_size != 0
+
+    def runs(self, batches: int | None = None) -> Iterator[Run]:
+        """Yield the inferences in order; only those of the first ``batches`` batches when given.
+
+        Raises:
+            DataError: If there are not enough samples for one inference, or for one batch with ``drop_last``.
+        """
+        run_limit = None if batches is None else batches * self.batch_size // self._samples_per_run
+        self.seen = 0
+        for position, samples in enumerate(islice(self._grouped(), run_limit)):
+            first = position * self._samples_per_run
+            self.seen = first + self._samples_per_run
+            yield Run(first // self.batch_size, self._samples_per_run, _label(samples), _loader(samples))
+        if self.seen == 0:
+            needed = self.batch_size if self.batching.drop_last else self._samples_per_run
+            raise DataError(self.source.name, f"fewer samples than the {needed} that one batch needs")
+
+    def _grouped(self) -> Iterator[list[Sample]]:
+        """Yield the samples of one inference each; a rest that fills none is left out."""
+        samples = self.source.samples(self._order())
+        total = self.samples
+        limit = self.batching.max_samples if total is None else total
+        taken = islice(samples, None if limit is None else limit * self._rows_per_run // self._samples_per_run)
+        if total is None and self.batching.drop_last:
+            taken = _full(taken, self.batch_size * self._rows_per_run // self._samples_per_run)
+        while len(group := list(islice(taken, self._rows_per_run))) == self._rows_per_run:
+            yield group
+
+    def _order(self) -> list[int] | None:
+        """Return the sample order; the permutation is of the samples that ``max_samples`` leaves."""
+        if self.batching.shuffle is None:
+            return None
+        size = self.source.size()
+        if size is None:
+            # The source says why it has no random order.
+            return []
+        used = size if self.batching.max_samples is None else min(size, self.batching.max_samples)
+        return np.random.Generator(np.random.PCG64(self.batching.shuffle)).permutation(used).tolist()  # type: ignore[no-any-return]
+
+
+def plan_batches(source: DataSource, fixed_batch: int | None, batching: Batching) -> Batches:
+    """Plan the batches of a source for a model.
+
+    Args:
+        source: The samples.
+        fixed_batch: The model's fixed batch; ``None`` where it is free or there is no batch axis.
+        batching: What was asked for.
+
+    Raises:
+        DataError: If a number is not positive, or the batch size cannot be made of the model's fixed batch.
+    """
+    for name in ("batch_size", "max_samples"):
+        value = getattr(batching, name)
+        if value is not None and value < 1:
+            raise DataError(source.name, f"{name} must be at least 1, got {value}")
+    if batching.shuffle is not None and batching.shuffle < 0:
+        raise DataError(source.name, f"the seed of the shuffle must not be negative, got {batching.shuffle}")
+    samples_per_run = fixed_batch or 1
+    default = fixed_batch or (1 if source.whole else DEFAULT_BATCH_SIZE)
+    batch_size = batching.batch_size or default
+    if batch_size % samples_per_run:
+        raise DataError(
+            source.name, f"the model has a fixed batch of {fixed_batch}: the batch size must be a multiple of it, got {batch_size}"
+        )
+    return Batches(source, batching, batch_size, samples_per_run)
+
+
+def _full(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
+    """Yield only whole groups of ``size``; holds one group at a time."""
+    while len(group := list(islice(samples, size))) == size:
+        yield from group
+
+
+def _label(samples: list[Sample]) -> str:
+    return samples[0].label if len(samples) == 1 else f"{samples[0].label} to {samples[-1].label}"
+
+
+def _loader(samples: list[Sample]) -> Callable[[], Feed]:
+    if len(samples) == 1:
+        return samples[0].load
+
+    def load() -> Feed:
+        feeds = [sample.load() for sample in samples]
+        return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+
+    return load

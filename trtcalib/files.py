@@ -1,0 +1,87 @@
+"""Files that can be trusted: atomic writes, and the sha256 that a manifest states."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from trtcalib.errors import OutputError
+
+__all__ = ["check_writable", "open_atomically", "sample_folder", "sha256_of", "sha256_of_bytes", "write_atomically"]
+
+_CHUNK = 1 << 20
+
+
+def write_atomically(path: Path | str, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written; nothing is left behind.
+    """
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path | str) -> Iterator[BinaryIO]:
+    """Give a file to write to, which takes the place of ``path`` only when the block ends without an error.
+
+    Raises:
+        OutputError: If it cannot be written; nothing is left behind, and what stood at ``path`` stays.
+    """
+    path = Path(path)
+    # Beside the target, so that the final rename stays on one file system.
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(path, f"cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def check_writable(path: Path | str) -> None:
+    """Fail early if a result could not be written here, before any work is done.
+
+    Raises:
+        OutputError: If the folder is missing or not writable, or the path is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(path, "is a folder; expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise OutputError(path, f"the folder {str(path.parent)!r} does not exist: create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(path, f"the folder {str(path.parent)!r} cannot be written to")
+
+
+def sha256_of(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """Return the SHA-256 of bytes in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sample_folder() -> Path:
+    """Return the folder of the embedded sample: in the installed package, or data/ of a source checkout."""
+    installed = Path(__file__).parent / "sample"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "data"

@@ -1,0 +1,95 @@
+"""Images to arrays, with Pillow."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trtcalib.errors import DataError
+from trtcalib.specs import InputSpec
+
+__all__ = ["decode_image", "image_files"]
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+_EIGHT_BIT_MODES = frozenset({"1", "CMYK", "HSV", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images below a folder, sorted by relative path; hidden files and other types are left out."""
+    found = [
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def decode_image(file: Path, spec: InputSpec, source: str, label: str) -> NDArray[np.uint8]:
+    """Return an image as uint8, resized and cropped; ``[C, H, W]`` or ``[H, W, C]`` as the layout says.
+
+    EXIF orientation is not applied, as in torchvision. A transparent image loses its alpha channel.
+
+    Raises:
+        DataError: If the file cannot be decoded, is larger than Pillow's bomb limit, or has more than 8 bits per channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                if image.mode not in _EIGHT_BIT_MODES:
+                    raise DataError(source, f"the image has mode {image.mode}; expected 8 bits per channel", label)
+                image.load()
+                pixels = image.convert("L" if spec.colour == "grey" else "RGB")
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
+        raise DataError(source, f"the image cannot be decoded: {error}", label) from error
+    return _to_array(_crop(_resize(pixels, spec), spec, source, label), spec)
+
+
+def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
+    if spec.resize is None:
+        return image
+    resample = _FILTERS[spec.interpolation]
+    width, height = image.size
+    if isinstance(spec.resize, int):
+        factor = spec.resize / min(width, height)
+        return image.resize((max(spec.resize, int(width * factor)), max(spec.resize, int(height * factor))), resample)
+    wanted_height, wanted_width = spec.resize
+    if spec.fit == "stretch":
+        return image.resize((wanted_width, wanted_height), resample)
+    factor = min(wanted_width / width, wanted_height / height)
+    inner = image.resize((max(1, round(width * factor)), max(1, round(height * factor))), resample)
+    canvas = Image.new(image.mode, (wanted_width, wanted_height), spec.pad if image.mode == "L" else (spec.pad,) * 3)
+    canvas.paste(inner, ((wanted_width - inner.width) // 2, (wanted_height - inner.height) // 2))
+    return canvas
+
+
+def _crop(image: Image.Image, spec: InputSpec, source: str, label: str) -> Image.Image:
+    if spec.crop is None:
+        return image
+    height, width = spec.crop
+    if height > image.height or width > image.width:
+        raise DataError(source, f"crop {height} x {width} is larger than the image, {image.height} x {image.width}", label)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _to_array(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
+    pixels = np.asarray(image, dtype=np.uint8)
+    pixels = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels  # noqa: PLR2004 - a grey image has no channel axis
+    if spec.colour == "bgr":
+        pixels = pixels[:, :, ::-1]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if spec.layout == "chw" else pixels)

@@ -1,0 +1,424 @@
+"""Read an ONNX model: which tensors TensorRT lists in a calibration cache, and which of them inherit.
+
+Only the graph is read; weights in external files stay on disk and are mapped when a constant's histogram is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from trtcalib.errors import ActivationError, ModelError
+
+__all__ = ["GraphTensor", "ModelGraph", "ModelInput", "constant_values", "expose", "external_files", "own_histograms", "read_model"]
+
+VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+"""Operators whose output holds the same values as their first input, so that it has the same histogram."""
+
+POOLS = frozenset({"MaxPool", "AveragePool"})
+"""Operators whose output carries its input's scale in TensorRT's caches (7.2.2 to 10.14.1), under MinMax too. ONNX
+GlobalAveragePool is a Reduce layer there and has its own."""
+
+PARAMETER_SLOTS = {
+    "BatchNormalization": range(1, 5),
+    "InstanceNormalization": range(1, 3),
+    "Resize": range(1, 4),
+    "Upsample": range(1, 2),
+    "Clip": range(1, 3),
+    "Pad": range(2, 3),
+    "Dropout": range(1, 3),
+    "LSTM": range(1, 8),
+    "GRU": range(1, 6),
+    "RNN": range(1, 6),
+}
+"""Inputs that TensorRT's parser reads as parameters of the layer; they never become tensors."""
+
+RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
+"""Operators whose output is no constant even where all inputs are."""
+
+PROTOBUF_LIMIT = 2**31 - 1
+"""Bytes that a serialised protobuf message can have."""
+
+HOW_TO_SPLIT = "keep the weights in an external file (onnx.save_model with save_as_external_data=True)"
+
+_FLOATS = {
+    onnx.TensorProto.FLOAT: np.dtype(np.float32),
+    onnx.TensorProto.FLOAT16: np.dtype(np.float16),
+    onnx.TensorProto.DOUBLE: np.dtype(np.float64),
+}
+
+Kind = Literal["input", "constant", "folded", "activation"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """An input of the model.
+
+    Attributes:
+        name: Its tensor name.
+        dtype: NumPy dtype.
+        shape: Fixed sizes, or ``None`` per dynamic axis; ``None`` as a whole when the rank is not stated.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensor:
+    """A tensor that TensorRT would list in a cache.
+
+    Attributes:
+        name: ONNX tensor name.
+        kind: ``input``; ``constant`` (an initializer or Constant node); ``folded`` (computed from constants alone);
+            ``activation``.
+        view_of: The tensor with the same values, hence the same histogram; ``None`` for a tensor of its own.
+        scale_of: For a pool's output the tensor whose scale it carries; ``None`` otherwise.
+    """
+
+    name: str
+    kind: Kind
+    view_of: str | None = None
+    scale_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelGraph:
+    """What calibration needs to know of a model.
+
+    Attributes:
+        path: The model file.
+        proto: The model without the contents of external data.
+        inputs: Inputs that must be fed.
+        tensors: Candidates in graph order. Whether an activation is float32 is certain only when ``typed`` holds it.
+        typed: Activations whose type shape inference found to be floating point; the others may turn out integer.
+        in_subgraphs: How many node outputs lie inside control flow, where they cannot be observed.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+    inputs: tuple[ModelInput, ...]
+    tensors: tuple[GraphTensor, ...]
+    typed: frozenset[str] = field(default_factory=frozenset)
+    in_subgraphs: int = 0
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The first axis of the inputs where all that have one fix it to the same size; ``None`` otherwise."""
+        firsts = {i.shape[0] for i in self.inputs if i.shape}
+        only = firsts.pop() if len(firsts) == 1 else None
+        return only
+
+
+def read_model(path: Path | str) -> ModelGraph:
+    """Read a model's graph.
+
+    Raises:
+        ModelError: If the file is missing, is no ONNX model, is truncated, or has external data that is missing, too
+            short or outside the model's folder.
+    """
+    path = Path(path)
+    proto = _load(path)
+    _check_external_data(proto, path)
+    types = _inferred_types(proto)
+    return ModelGraph(
+        path=path,
+        proto=proto,
+        inputs=_inputs(proto, path),
+        tensors=tuple(_tensors(proto, types)),
+        typed=frozenset(name for name, kind in types.items() if kind in _FLOATS),
+        in_subgraphs=sum(len(node.output) for graph in _subgraphs(proto.graph) for node in graph.node),
+    )
+
+
+def expose(graph: ModelGraph, names: Iterable[str]) -> bytes:
+    """Return the serialised model whose only outputs are the named tensors; external data is left external.
+
+    Raises:
+        ModelError: If the graph alone is over protobuf's 2 GB.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(graph.proto)
+    del changed.graph.output[:]
+    changed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    try:
+        return bytes(changed.SerializeToString())
+    except Exception as error:
+        raise ModelError(graph.path, f"the graph is over protobuf's 2 GB: {HOW_TO_SPLIT}") from error
+
+
+def own_histograms(graph: ModelGraph) -> list[GraphTensor]:
+    """Return the tensors that need a histogram of their own; the others derive from these.
+
+    A pool's output needs one only where a view of it does: the view shows the range of the values again.
+    """
+    viewed = {tensor.view_of for tensor in graph.tensors if tensor.view_of is not None}
+    return [t for t in graph.tensors if t.view_of is None and (t.scale_of is None or t.name in viewed)]
+
+
+def constant_values(graph: ModelGraph) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield (name, values as float32) of every constant tensor, one at a time; external data is mapped, not loaded."""
+    wanted = {tensor.name for tensor in graph.tensors if tensor.kind == "constant"}
+    for tensor in _constants(graph.proto.graph):
+        if tensor.name in wanted:
+            yield tensor.name, _values(tensor, graph.path)
+
+
+def external_files(graph: ModelGraph) -> list[Path]:
+    """Return the files of a model's external data, sorted, each once."""
+    tensors = [t for t in _all_tensors(graph.proto) if t.data_location == onnx.TensorProto.EXTERNAL]
+    return sorted({_external(tensor, graph.path)[0] for tensor in tensors})
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        if path.stat().st_size > PROTOBUF_LIMIT:
+            raise ModelError(path, f"the file is over protobuf's 2 GB: {HOW_TO_SPLIT}")
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(path, "no such file") from error
+    except OSError as error:
+        raise ModelError(path, f"cannot be read: {error.strerror}") from error
+    try:
+        proto = onnx.load_model_from_string(content)
+    except Exception as error:
+        raise ModelError(path, "not an ONNX model, or truncated: its bytes are no complete protobuf message") from error
+    if not proto.graph.node or proto.ir_version <= 0 or not proto.opset_import:
+        raise ModelError(path, "not an ONNX model: it has no nodes, no IR version or no opset")
+    return proto
+
+
+def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse external data that is missing, short, or outside the model's folder, before anything opens it."""
+    for tensor in _all_tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            file, offset, length = _external(tensor, path)
+            if not file.is_file():
+                raise ModelError(path, f"tensor {tensor.name!r}: its external data file {file.name!r} is missing")
+            size = file.stat().st_size
+            if offset + length > size:
+                raise ModelError(
+                    path,
+                    f"tensor {tensor.name!r}: external data file {file.name!r} has {size} bytes, "
+                    f"but bytes {offset} to {offset + length} are needed: is it truncated?",
+                )
+
+
+def _external(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """Return (file, offset, length) of a tensor's external data; refuse a file outside the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    # A Windows path in a model is refused on every system: on Linux it would be an odd but harmless file name.
+    inside = location and not location.startswith("/") and ":" not in location and "\\" not in location
+    file = (folder / location).resolve() if inside else folder
+    if not inside or folder not in file.parents:
+        raise ModelError(path, f"tensor {tensor.name!r}: external data {location!r} lies outside the model's folder: refused")
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", "-1"))
+    except ValueError as error:
+        raise ModelError(path, f"tensor {tensor.name!r}: offset or length of its external data is no number") from error
+    needed = _element_count(tensor) * _FLOATS[tensor.data_type].itemsize if tensor.data_type in _FLOATS else max(length, 0)
+    if offset < 0 or (length >= 0 and length < needed):
+        raise ModelError(path, f"tensor {tensor.name!r}: its external data has {length} bytes, its shape needs {needed}")
+    return file, offset, needed
+
+
+def _element_count(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for size in tensor.dims:
+        count *= size
+    return count
+
+
+def _values(tensor: onnx.TensorProto, path: Path) -> NDArray[np.float32]:
+    """Return a constant's values as flat float32; without a copy where they are float32 in an external file."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        file, offset, _ = _external(tensor, path)
+        count = _element_count(tensor)
+        if count == 0:
+            return np.empty(0, np.float32)
+        array: NDArray[np.generic] = np.memmap(file, _FLOATS[tensor.data_type], "r", offset, (count,))
+    else:
+        try:
+            array = onnx.numpy_helper.to_array(tensor).reshape(-1)
+        except Exception as error:
+            raise ActivationError(tensor.name, None, f"the constant cannot be decoded: {error}") from error
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype=np.float32)
+
+
+def _inputs(proto: onnx.ModelProto, path: Path) -> tuple[ModelInput, ...]:
+    """Return the inputs to feed: those without an initializer of the same name."""
+    defaults = {tensor.name for tensor in proto.graph.initializer}
+    inputs = []
+    for info in proto.graph.input:
+        if info.name in defaults:
+            continue
+        if not info.type.HasField("tensor_type"):
+            raise ModelError(path, f"input {info.name!r} is no tensor: only tensors can be fed")
+        kind = info.type.tensor_type
+        if kind.elem_type in (onnx.TensorProto.BFLOAT16, onnx.TensorProto.UNDEFINED):
+            raise ModelError(path, f"input {info.name!r} has a type that NumPy does not know")
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        shape = None
+        if kind.HasField("shape"):
+            shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim)
+        inputs.append(ModelInput(info.name, dtype, shape))
+    if not inputs:
+        raise ModelError(path, "the model has no inputs: there is nothing to calibrate")
+    return tuple(inputs)
+
+
+def _inferred_types(proto: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type per tensor name as far as shape inference knows it; unknown operators leave gaps."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(_without_weights(proto))
+    except Exception:  # inference is a hint: ONNX Runtime decides when it loads the model
+        inferred = proto
+    infos = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    types = {i.name: int(i.type.tensor_type.elem_type) if i.type.HasField("tensor_type") else -1 for i in infos}
+    types.update((tensor.name, tensor.data_type) for tensor in _constants(proto.graph))
+    return {name: kind for name, kind in types.items() if kind != onnx.TensorProto.UNDEFINED}
+
+
+_SMALL_CONSTANT = 1024
+"""Elements up to which a constant may matter to shape inference (shapes, axes); larger ones are left out of the copy."""
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy the model with its large initializers turned into inputs, so that inference does not copy gigabytes."""
+    slim = onnx.ModelProto()
+    slim.ir_version = proto.ir_version
+    slim.opset_import.extend(proto.opset_import)
+    slim.functions.extend(proto.functions)
+    graph = proto.graph
+    slim.graph.name = graph.name
+    slim.graph.node.extend(graph.node)
+    slim.graph.input.extend(graph.input)
+    slim.graph.output.extend(graph.output)
+    slim.graph.value_info.extend(graph.value_info)
+    declared = {info.name for info in graph.input}
+    for tensor in graph.initializer:
+        if _element_count(tensor) <= _SMALL_CONSTANT and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            slim.graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            slim.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return slim
+
+
+def _tensors(proto: onnx.ModelProto, types: dict[str, int]) -> list[GraphTensor]:
+    """Return the tensors that TensorRT lists, in graph order: inputs, constants that are used as tensors, outputs."""
+    graph = proto.graph
+    constants = {tensor.name: tensor for tensor in _constants(graph)}
+    used = _used_as_tensors(graph)
+    inputs = [i.name for i in graph.input if i.name not in constants and types.get(i.name) in _FLOATS]
+    tensors = [GraphTensor(name, "input") for name in inputs]
+    for name, tensor in constants.items():
+        if name in used and tensor.data_type in _FLOATS and _element_count(tensor):
+            tensors.append(GraphTensor(name, "constant"))
+    listed = {tensor.name for tensor in tensors}
+    folded = set(constants)
+    for node in graph.node:
+        kind: Kind = "folded" if _is_folded(node, folded) else "activation"
+        if kind == "folded":
+            folded.update(node.output)
+        if node.op_type == "Constant":
+            continue
+        for position, name in enumerate(node.output):
+            if name and types.get(name, onnx.TensorProto.FLOAT) in _FLOATS:
+                source = node.input[0] if node.input and node.input[0] in listed and position == 0 else None
+                tensors.append(_output(node, name, kind, source, types))
+                listed.add(name)
+    return tensors
+
+
+def _is_folded(node: onnx.NodeProto, folded: set[str]) -> bool:
+    """Whether a node's outputs are the same for every sample."""
+    if node.op_type == "Constant":
+        return True
+    inputs = [name for name in node.input if name]
+    return (
+        bool(inputs)
+        and all(name in folded for name in inputs)
+        and node.op_type not in RANDOM
+        and next(_node_subgraphs(node), None) is None
+    )
+
+
+def _output(node: onnx.NodeProto, name: str, kind: Kind, source: str | None, types: dict[str, int]) -> GraphTensor:
+    """Describe a node's output; views and pools point at their first input where that is a listed float tensor."""
+    if source is not None and node.domain in ("", "ai.onnx") and types.get(source) == types.get(name):
+        if node.op_type in VIEWS:
+            return GraphTensor(name, kind, view_of=source)
+        if node.op_type in POOLS:
+            return GraphTensor(name, kind, scale_of=source)
+    return GraphTensor(name, kind)
+
+
+def _used_as_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Return the names that some node takes as a tensor rather than as a parameter."""
+    return {
+        name
+        for node in graph.node
+        for slot, name in enumerate(node.input)
+        if name and slot not in PARAMETER_SLOTS.get(node.op_type, ())
+    }
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield initializers, then Constant nodes that hold a tensor, under the name of their output."""
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output:
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    named = onnx.TensorProto()
+                    named.CopyFrom(attribute.t)
+                    named.name = node.output[0]
+                    yield named
+                elif attribute.name in ("value_float", "value_floats"):
+                    values = list(attribute.floats) if attribute.name == "value_floats" else [attribute.f]
+                    shape = [len(values)] if attribute.name == "value_floats" else []
+                    yield onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, shape, values)
+
+
+def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model: initializers and attributes, in subgraphs and functions too."""
+    for graph in [proto.graph, *_subgraphs(proto.graph)]:
+        yield from graph.initializer
+        yield from _attribute_tensors(graph.node)
+    for function in proto.functions:
+        yield from _attribute_tensors(function.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield every graph inside control flow, however deep."""
+    pending = [inner for node in graph.node for inner in _node_subgraphs(node)]
+    while pending:
+        inner = pending.pop()
+        yield inner
+        pending.extend(deeper for node in inner.node for deeper in _node_subgraphs(node))
+
+
+def _node_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
