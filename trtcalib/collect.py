@@ -29,7 +29,7 @@ from trtcalib.onnx_graph import GraphTensor, ModelGraph, constant_values, expose
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["SESSION_OPTIONS", "Collection", "collect", "default_workers"]
+__all__ = ["SESSION_OPTIONS", "Collection", "available_providers", "collect", "default_workers"]
 
 SESSION_OPTIONS: dict[str, str | int] = {
     "provider": "CPUExecutionProvider",
@@ -149,6 +149,14 @@ def session_options() -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = SESSION_OPTIONS["inter_op_num_threads"]
     options.log_severity_level = 4  # errors come back as exceptions; the log would repeat them on stderr
     return options
+
+
+def available_providers() -> list[str]:
+    """Return ONNX Runtime's execution providers; none where it is not installed."""
+    try:
+        return list(_import_runtime().get_available_providers())
+    except MissingPackageError:
+        return []
 
 
 def _import_runtime() -> Any:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from trtcalib.errors import OutputError
 
-__all__ = ["check_writable", "open_atomically", "sample_folder", "sha256_of", "sha256_of_bytes", "write_atomically"]
+__all__ = ["check_writable", "make_folder", "open_atomically", "sample_folder", "sha256_of", "sha256_of_bytes", "write_atomically"]
 
 _CHUNK = 1 << 20
 
@@ -61,10 +61,24 @@ def check_writable(path: Path | str) -> None:
     path = Path(path)
     if path.is_dir():
         raise OutputError(path, "is a folder; expected the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise OutputError(path, "is no regular file; a result takes the place of what stands there")
     if not path.parent.is_dir():
         raise OutputError(path, f"the folder {str(path.parent)!r} does not exist: create it first")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(path, f"the folder {str(path.parent)!r} cannot be written to")
+
+
+def make_folder(path: Path | str) -> None:
+    """Make a folder for results, with its parents.
+
+    Raises:
+        OutputError: If it cannot be made, or a file stands there.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(path, f"cannot be made a folder: {error.strerror}") from error
 
 
 def sha256_of(path: Path | str) -> str:

@@ -26,7 +26,7 @@ from trtcalib.methods import ClipPoint
 from trtcalib.onnx_graph import GraphTensor, ModelGraph, external_files
 from trtcalib.specs import Recipe
 
-__all__ = ["model_facts", "provenance_of", "relative_to", "tensor_facts"]
+__all__ = ["model_facts", "provenance_of", "relative_to", "tensor_facts", "with_absolute_paths"]
 
 
 def provenance_of(graph: ModelGraph, data: Any, batches: Batches, recipe: Recipe, *, skip_bad_images: bool) -> Provenance:
@@ -72,6 +72,15 @@ def relative_to(provenance: Provenance, folder: Path) -> Provenance:
     data = provenance.data
     if data.is_path:
         data = data.model_copy(update={"path": portable_path(data.path, folder)})
+    return provenance.model_copy(update={"model": model, "data": data})
+
+
+def with_absolute_paths(provenance: Provenance, folder: Path) -> Provenance:
+    """Undo :func:`relative_to` for a manifest that was read from a folder."""
+    model = provenance.model.model_copy(update={"path": str((folder / provenance.model.path).resolve())})
+    data = provenance.data
+    if data.is_path:
+        data = data.model_copy(update={"path": str((folder / data.path).resolve())})
     return provenance.model_copy(update={"model": model, "data": data})
 
 

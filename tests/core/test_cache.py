@@ -65,15 +65,21 @@ def test_any_cache_comes_back_byte_for_byte(
     assert found == [(name, hex_, int(hex_, 16)) for name, hex_, _ in entries]
 
 
+def parsed(content: bytes) -> CalibrationCache | CacheFormatError:
+    """The cache, or why it is none."""
+    try:
+        return parse_cache(content)
+    except CacheFormatError as error:
+        return error
+
+
 @given(st.binary(max_size=60).map(lambda tail: HEADER + tail) | st.binary(max_size=60))
 def test_any_bytes_come_back_or_are_refused_with_a_line(content: bytes) -> None:
-    try:
-        cache = parse_cache(content)
-    except CacheFormatError as error:
-        assert 1 <= error.line <= content.count(b"\n") + 1
-        assert str(error).startswith(f"<calibration cache>:{error.line}: found ") or "expected one to eight" in str(
-            error
-        )
+    cache = parsed(content)
+    if isinstance(cache, CacheFormatError):
+        assert 1 <= cache.line <= content.count(b"\n") + 1
+        assert str(cache).startswith(f"<calibration cache>:{cache.line}: ")
+        assert "expected " in str(cache)
     else:
         assert format_cache(cache) == content
 
@@ -201,10 +207,7 @@ def test_what_is_no_cache_is_refused_with_its_line(content: bytes, message: str)
 
 @pytest.mark.xfail(strict=True, raises=ValueError, reason="int() refuses more than 4300 digits with a bare ValueError")
 def test_a_header_with_an_endless_version_is_refused_like_any_other() -> None:
-    try:
-        parse_cache(b"TRT-" + b"9" * 5000 + b"-EntropyCalibration2\n")
-    except CacheFormatError as error:
-        assert error.line == 1  # noqa: PT017 - CacheFormatError is a ValueError, so raises= must not see it
+    assert isinstance(parsed(b"TRT-" + b"9" * 5000 + b"-EntropyCalibration2\n"), CacheFormatError)
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", " a", "a ", "a\t", "a\r"])

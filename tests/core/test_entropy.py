@@ -296,6 +296,13 @@ def test_a_tensor_of_zeros_has_amax_zero() -> None:
     amax = entropy_amax(collect_histogram([np.zeros(4, np.float32)]))
     assert amax == 0
     assert amax.dtype == np.float32
+    assert entropy_amax(collect_histogram([[0.0]], bins=2)) == 0, "there is nothing to search, so two bins will do"
+
+
+@pytest.mark.xfail(strict=True, reason="a histogram of zeros is answered before the variant's name is looked at")
+def test_an_unknown_variant_is_refused_for_a_tensor_of_zeros_too() -> None:
+    with pytest.raises(HistogramError, match="unknown entropy variant"):
+        entropy_amax(collect_histogram([[0.0]]), "tensort")
 
 
 @every_variant
@@ -335,6 +342,12 @@ def test_both_steps_of_the_threshold_round_in_float32() -> None:
     assert amax_of_bin(777, histogram) == np.float32(777.5) * width
     assert amax_of_bin(777, histogram, half_bin=False) == np.float32(777) * width
     assert amax_of_bin(777, histogram).dtype == np.float32
+
+
+def test_a_subnormal_bin_width_is_rounded_before_it_is_multiplied() -> None:
+    """R = 3000 * 2**-149: the width 1.46 rounds to 1, and 2048.5 to 2048 (ties to even); not 3001, rounded once."""
+    smallest = 2.0**-149
+    assert entropy_amax(collect_histogram([[3000 * smallest]])) == np.float32(2048 * smallest)
 
 
 def test_a_threshold_past_float32_is_infinite() -> None:

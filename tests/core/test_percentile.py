@@ -63,9 +63,14 @@ def test_literal_percentiles(percentile: float, amax: float) -> None:
     assert percentile_amax(histogram_of(counts), percentile) == amax
 
 
+def test_the_share_is_exact_where_float64_is_not() -> None:
+    """99.9 % of 41000 is 40959; 41000 * 99.9 / 100 is 40959.00000000001 in float64, whose ceiling is 40960."""
+    assert math.ceil(41000 * 99.9 / 100) == 40960
+    assert percentile_amax(histogram_of([40959, 41]), 99.9) == 1
+
+
 @pytest.mark.parametrize("percentile", [99.9, 99.99, 99.999, 99.9999])
 def test_one_value_more_than_the_share_needs_the_next_bin(percentile: float) -> None:
-    """The share of a decimal number is exact: with float64 arithmetic 99.9 % of 1000 can come out above 999."""
     total = 10**12
     outside = round((100 - percentile) * total / 100)
     assert percentile_amax(histogram_of([total - outside, outside]), percentile) == 1

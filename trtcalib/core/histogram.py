@@ -24,6 +24,7 @@ from trtcalib.errors import HistogramError
 __all__ = [
     "BINS",
     "Histogram",
+    "clipped_share",
     "collect_histogram",
     "count_bins",
     "double",
@@ -190,6 +191,14 @@ def double_counts(counts: NDArray[np.int64], times: int) -> NDArray[np.int64]:
         doubled[: pairs.size] = pairs
         doubled[pairs.size :] = 0
     return doubled
+
+
+def clipped_share(histogram: Histogram, amax: float | np.float32) -> float:
+    """Return the share of values in bins that lie wholly at or above ``amax``; 0 for an empty histogram."""
+    if histogram.total == 0 or histogram.range == 0:
+        return 0.0
+    first = int(np.ceil(min(float(amax) / float(histogram.range), 1.0) * histogram.bins))
+    return int(histogram.counts[first:].sum()) / histogram.total
 
 
 def merge(first: Histogram, second: Histogram) -> Histogram:

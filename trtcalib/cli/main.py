@@ -1,0 +1,87 @@
+"""The entry point: commands, exit codes, and the one place where errors become text.
+
+Exit codes: 0; 1 a judging command found something; 2 usage or input; 3 the environment; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from trtcalib import __version__
+from trtcalib.cli import cache, calibrate, demo, doctor, plot, solve
+from trtcalib.errors import TrtcalibError
+
+app = typer.Typer(
+    name="trtcalib",
+    help="TensorRT INT8 calibration: the scales that TensorRT itself would write, with or without a GPU.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Example: trtcalib calibrate model.onnx --data images.npz -o model.cache",
+)
+app.command(epilog=calibrate.EXAMPLE)(calibrate.calibrate)
+app.command(epilog=solve.EXAMPLE)(solve.solve)
+app.command(epilog=plot.EXAMPLE)(plot.plot)
+app.add_typer(cache.app, name="cache")
+app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
+app.command(epilog=demo.EXAMPLE)(demo.demo)
+
+# Click's base of usage errors; newer versions of Typer bring their own copy of click.
+_UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+_CTRL_C = 130
+_BROKEN_PIPE = 141
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trtcalib {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done, on stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    del version
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+def run() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except TrtcalibError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"trtcalib: {_safe(line)}", err=True)
+        return error.exit_code
+    except _UsageProblem as error:
+        error.show()
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("trtcalib: interrupted; nothing was written", err=True)
+        return _CTRL_C
+    except BrokenPipeError:
+        # The reader has gone (`| head`); keep the interpreter from complaining while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    return int(code or 0)
+
+
+def _safe(line: str) -> str:
+    from trtcalib.views.text import printable
+
+    return printable(line)

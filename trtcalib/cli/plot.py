@@ -1,0 +1,90 @@
+"""``trtcalib plot``: one tensor's histogram with the amax of every method."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtcalib.cli import options
+
+if TYPE_CHECKING:
+    from trtcalib.calibration import Calibration
+
+EXAMPLE = "Example: trtcalib plot model.onnx --data images.npz --tensor relu1 -o relu1.png"
+
+METHODS = ("entropy", "minmax", "percentile-99.9", "percentile-99.99", "percentile-99.999")
+
+
+def plot(
+    tensor: Annotated[str, typer.Option("--tensor", metavar="NAME", help="The tensor to draw.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="X.png|X.svg", help="The picture to write.", show_default=False)
+    ],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL.onnx]", help="The ONNX model; not needed with --histograms.", show_default=False)
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="SRC", help="As for calibrate.", show_default=False)] = None,
+    histograms: Annotated[
+        Path | None, typer.Option("--histograms", metavar="H.npz", help="Saved histograms instead of a model.", show_default=False)
+    ] = None,
+    batch_size: options.BatchSize = None,
+    max_samples: options.MaxSamples = None,
+    shuffle: options.Shuffle = None,
+    drop_last: options.DropLast = False,
+    workers: options.Workers = None,
+) -> None:
+    """Draw a tensor's histogram of |x| with log counts and the amax of every method marked."""
+    from trtcalib.calibration import calibrate
+    from trtcalib.files import check_writable
+    from trtcalib.histogram_file import load_histograms
+
+    options.image_kind(output)
+    check_writable(output)
+    if histograms is not None:
+        if model is not None or data is not None:
+            raise typer.BadParameter("takes the place of MODEL.onnx and --data: give one or the other", param_hint="--histograms")
+        collected = load_histograms(histograms)
+    elif model is None or data is None:
+        raise typer.BadParameter("MODEL.onnx and --data are needed, or --histograms", param_hint="MODEL.onnx")
+    else:
+        with options.progress_bar() as progress:
+            collected = calibrate(
+                model,
+                data,
+                batch_size=batch_size,
+                max_samples=max_samples,
+                shuffle=shuffle,
+                drop_last=drop_last,
+                workers=workers,
+                progress=progress,
+            )
+    draw(collected, tensor, output)
+    typer.echo(str(output))
+
+
+def draw(collected: Calibration, tensor: str, output: Path) -> None:
+    """Write the picture of one tensor.
+
+    Raises:
+        HistogramError: If the tensor has no histogram.
+    """
+    from trtcalib.errors import HistogramError
+    from trtcalib.files import open_atomically
+    from trtcalib.methods import clip_point, describe
+    from trtcalib.specs import load_recipe
+    from trtcalib.views.plots import draw_histogram, save_figure
+
+    origin = collected.origins.get(tensor)
+    if origin is None or origin not in collected.histograms:
+        close = difflib.get_close_matches(tensor, collected.origins, n=1)
+        hint = f", did you mean {close[0]!r}?" if close else f"; {len(collected.origins)} tensors have one"
+        raise HistogramError(f"no histogram for tensor {tensor!r}{hint}")
+    histogram = collected.histograms[origin]
+    recipes = [load_recipe(name) for name in METHODS]
+    marks = {describe(recipe): float(clip_point(histogram, recipe).amax) for recipe in recipes}
+    figure = draw_histogram(tensor, histogram, marks)
+    with open_atomically(output) as file:
+        save_figure(figure, file, options.image_kind(output))

@@ -1,0 +1,139 @@
+"""What is installed here, what each command can therefore do, and how to get the rest. Imports nothing of NVIDIA's."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from trtcalib.collect import available_providers, default_workers
+
+__all__ = ["Diagnosis", "Job", "Part", "diagnose"]
+
+_SYSTEM_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3*/dist-packages", "/usr/lib/python3*/dist-packages")
+"""Where JetPack and NVIDIA's Debian packages put TensorRT's Python module."""
+
+_SMI_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that may be installed; ``found`` is empty where it is not."""
+
+    name: str
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a command can do here."""
+
+    command: str
+    works: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Everything that ``trtcalib doctor`` tells."""
+
+    parts: tuple[Part, ...]
+    jobs: tuple[Job, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"parts": [asdict(part) for part in self.parts], "jobs": [asdict(job) for job in self.jobs]}
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine."""
+    runtime = _runtime()
+    tensorrt = _tensorrt()
+    parts = (
+        Part("trtcalib", _installed("trtcalib")),
+        Part("Python", f"{platform.python_version()} ({sys.platform}, {platform.machine()}, {default_workers()} CPUs)"),
+        runtime,
+        tensorrt,
+        _pycuda(),
+        _gpu(),
+    )
+    return Diagnosis(parts, _jobs(runtime, tensorrt))
+
+
+def _installed(*packages: str) -> str:
+    for package in packages:
+        try:
+            return f"{package} {version(package)}" if len(packages) > 1 else version(package)
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def _runtime() -> Part:
+    found = _installed("onnxruntime", "onnxruntime-gpu")
+    providers = available_providers()
+    if not providers:
+        advice = "pip install 'trtcalib[cpu]', or 'trtcalib[cuda]' for onnxruntime-gpu; never both, they clash"
+        if platform.machine() == "aarch64":
+            advice += "; on a Jetson the CPU package is the right one for calibrate"
+        return Part("ONNX Runtime", "", advice)
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        return Part("ONNX Runtime", found, "onnxruntime and onnxruntime-gpu are both installed and clash: uninstall one")
+    return Part("ONNX Runtime", f"{found} ({', '.join(providers)})", "calibrate always runs on the CPU provider")
+
+
+def _tensorrt() -> Part:
+    found = _installed("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+    hidden = [folder for pattern in _SYSTEM_PACKAGES for folder in Path("/").glob(f"{pattern[1:]}/tensorrt")]
+    if found:
+        too_new = found.split()[-1].split(".")[0].isdigit() and int(found.split()[-1].split(".")[0]) > 10
+        return Part("TensorRT", found, "calibrators are gone in 11: pip install 'tensorrt>=8.6,<11'" if too_new else "")
+    if hidden and sys.prefix != sys.base_prefix:
+        advice = "make the environment with: python3 -m venv --system-site-packages .venv"
+        return Part("TensorRT", "", f"{hidden[0]} is hidden by this virtual environment: {advice}")
+    if platform.machine() == "aarch64":
+        return Part("TensorRT", "", "on a Jetson it comes with JetPack: sudo apt install python3-libnvinfer")
+    return Part("TensorRT", "", "pip install 'trtcalib[tensorrt]' on a machine with an NVIDIA GPU (pins TensorRT below 11)")
+
+
+def _pycuda() -> Part:
+    found = _installed("pycuda")
+    return Part("PyCUDA", found, "" if found else "pip install 'trtcalib[tensorrt]'; it is built against the CUDA toolkit")
+
+
+def _gpu() -> Part:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return Part("NVIDIA GPU", "", "no nvidia-smi here: no driver, or a Jetson")
+    query = [command, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=_SMI_SECONDS, check=False)  # noqa: S603 - found on PATH, fixed arguments
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Part("NVIDIA GPU", "", f"nvidia-smi does not answer: {error}")
+    lines = result.stdout.strip().splitlines()
+    if result.returncode or not lines:
+        return Part("NVIDIA GPU", "", f"nvidia-smi fails: {(result.stderr or result.stdout).strip()[:200]}")
+    return Part("NVIDIA GPU", "; ".join(lines))
+
+
+def _jobs(runtime: Part, tensorrt: Part) -> tuple[Job, ...]:
+    runs_models = bool(runtime.found)
+    why = "ONNX Runtime runs the model on the CPU" if runs_models else "needs ONNX Runtime"
+    always = "needs no model run"
+    used = f"by TensorRT {tensorrt.found.split()[-1]} here" if tensorrt.found else "on the machine that has TensorRT 8.6 to 10.16"
+    return (
+        Job("calibrate", runs_models, why),
+        Job("demo", runs_models, why),
+        Job("plot MODEL.onnx", runs_models, why),
+        Job("plot --histograms", True, always),
+        Job("solve", True, always),
+        Job("cache show", True, always),
+        Job("cache verify", True, "compares digests"),
+        Job("trtexec --int8 --calib=OUT.cache", bool(tensorrt.found), f"the caches are read {used}"),
+    )

@@ -1,0 +1,128 @@
+"""Histograms in a file: what was collected from a model once, to be solved with any recipe later.
+
+A ``.npz`` without pickled objects: one row per histogram, the counts end to end, and the rest of the calibration as JSON.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from trtcalib.calibration import Calibration
+from trtcalib.core.histogram import Histogram
+from trtcalib.errors import HistogramError
+from trtcalib.files import open_atomically
+from trtcalib.manifest import Finding, Provenance
+from trtcalib.onnx_graph import GraphTensor
+from trtcalib.provenance import relative_to, with_absolute_paths
+from trtcalib.specs import Recipe
+
+__all__ = ["load_histograms", "save_histograms"]
+
+FORMAT = 1
+"""Raised when a field changes its meaning."""
+
+_LARGEST = 4 << 30
+"""Unpacked bytes up to which a file is read: 100,000 histograms of 2048 bins are 1.6 GB."""
+
+_NUMBERS = ("range", "first_max", "maximum", "doublings", "clamped")
+
+
+def save_histograms(calibration: Calibration, path: Path | str) -> None:
+    """Write the histograms and everything that solving them anew needs.
+
+    Raises:
+        OutputError: If the file cannot be written; nothing is left behind.
+    """
+    histograms = calibration.histograms
+    about = {
+        "format": FORMAT,
+        "names": list(histograms),
+        "tensors": [
+            {"name": t.name, "kind": t.kind, "view_of": t.view_of, "scale_of": t.scale_of} for t in calibration.tensors
+        ],
+        "infinite": dict(calibration.infinite),
+        "recipe": calibration.recipe.model_dump(),
+        "provenance": relative_to(calibration.provenance, Path(path).parent).model_dump(),
+        "findings": [finding.model_dump() for finding in calibration.findings],
+    }
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+        bins=np.array([h.bins for h in histograms.values()], np.int64),
+        counts=np.concatenate([h.counts for h in histograms.values()] or [np.zeros(0, np.int64)]),
+        range=np.array([h.range for h in histograms.values()], np.float32),
+        first_max=np.array([h.first_max for h in histograms.values()], np.float32),
+        maximum=np.array([h.maximum for h in histograms.values()], np.float32),
+        doublings=np.array([h.doublings for h in histograms.values()], np.int64),
+        clamped=np.array([h.clamped for h in histograms.values()], np.int64),
+    )
+    with open_atomically(path) as file:
+        file.write(content.getbuffer())
+
+
+def load_histograms(path: Path | str) -> Calibration:
+    """Read histograms that were saved before, as a calibration without amax; give it to ``solve``.
+
+    Raises:
+        HistogramError: If the file is missing, damaged, of a newer format, or no histogram file.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    try:
+        about = json.loads(arrays["about"].tobytes())
+        if about["format"] > FORMAT:
+            raise HistogramError(f"{path}: format {about['format']} is newer than this trtcalib reads ({FORMAT}): update it")
+        return Calibration(
+            recipe=TypeAdapter(Recipe).validate_python(about["recipe"]),
+            tensors=tuple(TypeAdapter(list[GraphTensor]).validate_python(about["tensors"])),
+            histograms=_histograms(about["names"], arrays),
+            infinite=TypeAdapter(dict[str, int]).validate_python(about["infinite"]),
+            provenance=with_absolute_paths(Provenance.model_validate(about["provenance"]), path.parent),
+            findings=tuple(TypeAdapter(list[Finding]).validate_python(about["findings"])),
+        )
+    except HistogramError as error:
+        raise HistogramError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, ValidationError) as error:
+        raise HistogramError(f"{path}: not a file that --histograms wrote: {str(error).splitlines()[0]}") from error
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+            if size > _LARGEST:
+                raise HistogramError(f"{path}: unpacks to {size} bytes, more than the {_LARGEST} that are read")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise HistogramError(f"{path}: no such file") from error
+    except OSError as error:
+        raise HistogramError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise HistogramError(f"{path}: not a .npz file, or truncated: {str(error).splitlines()[0]}") from error
+
+
+def _histograms(names: list[str], arrays: dict[str, NDArray[Any]]) -> dict[str, Histogram]:
+    ends = np.cumsum(arrays["bins"])
+    columns = [arrays[name] for name in _NUMBERS]
+    histograms = {}
+    for row, name in enumerate(names):
+        range_, first_max, maximum, doublings, clamped = (column[row] for column in columns)
+        histograms[str(name)] = Histogram(
+            counts=arrays["counts"][ends[row] - arrays["bins"][row] : ends[row]],
+            range=range_,
+            first_max=first_max,
+            maximum=maximum,
+            doublings=int(doublings),
+            clamped=int(clamped),
+        )
+    return histograms
