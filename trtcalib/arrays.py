@@ -81,9 +81,9 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str) -> NDAr
 def _map(path: Path, file: IO[bytes], start: int, label: Path | str) -> NDArray[Any]:
     file.seek(start)
     try:
-        major, minor = npy.read_magic(file)  # type: ignore[no-untyped-call]  # numpy leaves these untyped
+        major, minor = npy.read_magic(file)
         header = npy.read_array_header_1_0 if (major, minor) == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = header(file)  # type: ignore[no-untyped-call]  # numpy leaves these untyped
+        shape, fortran, dtype = header(file)
     except (ValueError, EOFError) as error:
         raise DataError(label, f"not a .npy array, or truncated: {str(error).splitlines()[0]}") from error
     if dtype.hasobject:

@@ -111,7 +111,7 @@ class Batches:
         samples = self.source.samples(self._order())
         total = self.samples
         limit = self.batching.max_samples if total is None else total
-        taken = islice(samples, None if limit is None else limit * self._rows_per_run // self._samples_per_run)
+        taken: Iterator[Sample] = islice(samples, None if limit is None else limit * self._rows_per_run // self._samples_per_run)
         if total is None and self.batching.drop_last:
             taken = _full(taken, self.batch_size * self._rows_per_run // self._samples_per_run)
         while len(group := list(islice(taken, self._rows_per_run))) == self._rows_per_run:

@@ -11,12 +11,12 @@ import numpy as np
 
 from trtcalib.batches import Batching, plan_batches
 from trtcalib.collect import Progress, collect
-from trtcalib.core.cache import CalibrationCache, format_cache, make_cache
+from trtcalib.core.cache import CalibrationCache, format_cache, is_writable, make_cache
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.scale import scale_from_amax
 from trtcalib.errors import SpecError
 from trtcalib.files import check_writable, open_atomically, sha256_of_bytes
-from trtcalib.findings import data_findings, is_writable, scale_findings
+from trtcalib.findings import data_findings, scale_findings
 from trtcalib.manifest import Finding, Manifest, Provenance, manifest_path
 from trtcalib.methods import ClipPoint, algorithm_of, clip_point
 from trtcalib.onnx_graph import GraphTensor, read_model

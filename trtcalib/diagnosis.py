@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trtcalib.collect import available_providers, default_workers
+from trtcalib.core.cache import FIRST_VERSION_WITHOUT_CALIBRATORS
 
 __all__ = ["Diagnosis", "Job", "Part", "diagnose"]
 
@@ -92,7 +93,8 @@ def _tensorrt() -> Part:
     found = _installed("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
     hidden = [folder for pattern in _SYSTEM_PACKAGES for folder in Path("/").glob(f"{pattern[1:]}/tensorrt")]
     if found:
-        too_new = found.split()[-1].split(".")[0].isdigit() and int(found.split()[-1].split(".")[0]) > 10
+        major = found.split()[-1].partition(".")[0]
+        too_new = major.isdigit() and int(major) >= FIRST_VERSION_WITHOUT_CALIBRATORS
         return Part("TensorRT", found, "calibrators are gone in 11: pip install 'tensorrt>=8.6,<11'" if too_new else "")
     if hidden and sys.prefix != sys.base_prefix:
         advice = "make the environment with: python3 -m venv --system-site-packages .venv"

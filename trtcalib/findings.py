@@ -8,6 +8,7 @@ import numpy as np
 
 from trtcalib.batches import Batches
 from trtcalib.collect import Collection
+from trtcalib.core.cache import is_writable
 from trtcalib.manifest import Finding
 from trtcalib.onnx_graph import ModelGraph
 
@@ -83,7 +84,3 @@ def scale_findings(scales: Mapping[str, np.float32]) -> Iterator[Finding]:
                 code="unwritable-name", tensor=name, message=f"the name {name!r} cannot stand on a line of a cache; left out"
             )
 
-
-def is_writable(name: str) -> bool:
-    """Whether a tensor name can stand on a line of a calibration cache."""
-    return bool(name) and "\n" not in name and name == name.strip(" \t\r")

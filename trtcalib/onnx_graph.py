@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -47,7 +47,7 @@ PROTOBUF_LIMIT = 2**31 - 1
 
 HOW_TO_SPLIT = "keep the weights in an external file (onnx.save_model with save_as_external_data=True)"
 
-_FLOATS = {
+_FLOATS: dict[int, np.dtype[Any]] = {
     onnx.TensorProto.FLOAT: np.dtype(np.float32),
     onnx.TensorProto.FLOAT16: np.dtype(np.float16),
     onnx.TensorProto.DOUBLE: np.dtype(np.float64),
@@ -113,8 +113,7 @@ class ModelGraph:
     def fixed_batch(self) -> int | None:
         """The first axis of the inputs where all that have one fix it to the same size; ``None`` otherwise."""
         firsts = {i.shape[0] for i in self.inputs if i.shape}
-        only = firsts.pop() if len(firsts) == 1 else None
-        return only
+        return firsts.pop() if len(firsts) == 1 else None
 
 
 def read_model(path: Path | str) -> ModelGraph:

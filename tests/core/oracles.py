@@ -184,7 +184,7 @@ def plain_index(magnitude: float, range_: float, bins: int) -> int:
     if magnitude > 2.0**117 or range_ > FLT_MAX:
         magnitude, range_ = magnitude * 2.0**-64, range_ * 2.0**-64
     quotient = np.float32(magnitude) * np.float32(bins) / np.float32(range_)
-    return min(int(math.floor(quotient)), bins - 1)
+    return min(int(quotient), bins - 1)  # not negative, so cutting off is flooring
 
 
 def plain_percentile_bin(counts: Sequence[int] | NDArray[np.int64], percentile: str) -> int:

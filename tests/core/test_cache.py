@@ -165,10 +165,8 @@ def test_scales_that_quantize_nothing_are_told(bits: str, kind: str) -> None:
 def test_an_unknown_algorithm_is_kept_and_told() -> None:
     cache = parse_cache(b"TRT-8601-EntropyCalibration3\n")
     assert cache.algorithm == "EntropyCalibration3"
-    assert oddities(cache) == [
-        "unknown algorithm 'EntropyCalibration3' in the header: expected one of "
-        "EntropyCalibration2, MinMaxCalibration, EntropyCalibration, LegacyCalibration"
-    ]
+    known = "EntropyCalibration2, MinMaxCalibration, EntropyCalibration, LegacyCalibration"
+    assert oddities(cache) == [f"unknown algorithm 'EntropyCalibration3' in the header: expected one of {known}"]
 
 
 EXPECTED_HEADER = r"expected a header such as 'TRT-101601-EntropyCalibration2': is it a calibration cache\?$"
@@ -205,7 +203,6 @@ def test_what_is_no_cache_is_refused_with_its_line(content: bytes, message: str)
         parse_cache(content)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="int() refuses more than 4300 digits with a bare ValueError")
 def test_a_header_with_an_endless_version_is_refused_like_any_other() -> None:
     assert isinstance(parsed(b"TRT-" + b"9" * 5000 + b"-EntropyCalibration2\n"), CacheFormatError)
 

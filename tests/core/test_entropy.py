@@ -96,9 +96,9 @@ def test_every_variant_agrees_with_plain_loops_on_every_shape(variant: str, shap
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_agrees_with_numpy_on_thousands_of_small_histograms(shape: str) -> None:
+def test_agrees_with_numpy_on_many_small_histograms(shape: str) -> None:
     rng = np.random.default_rng(SHAPES.index(shape))
-    for _ in range(250):
+    for _ in range(150):
         counts = shaped(shape, int(rng.integers(192, 600)), rng)
         expected = numpy_search(counts)
         assert finite_part_agrees(divergences(histogram_of(counts)), expected.curve)
@@ -299,7 +299,6 @@ def test_a_tensor_of_zeros_has_amax_zero() -> None:
     assert entropy_amax(collect_histogram([[0.0]], bins=2)) == 0, "there is nothing to search, so two bins will do"
 
 
-@pytest.mark.xfail(strict=True, reason="a histogram of zeros is answered before the variant's name is looked at")
 def test_an_unknown_variant_is_refused_for_a_tensor_of_zeros_too() -> None:
     with pytest.raises(HistogramError, match="unknown entropy variant"):
         entropy_amax(collect_histogram([[0.0]]), "tensort")

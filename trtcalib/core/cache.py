@@ -24,6 +24,7 @@ __all__ = [
     "CalibrationCache",
     "encode_version",
     "format_cache",
+    "is_writable",
     "make_cache",
     "oddities",
     "parse_cache",
@@ -36,7 +37,11 @@ ALGORITHMS = ("EntropyCalibration2", "MinMaxCalibration", "EntropyCalibration", 
 
 FIRST_VERSION_WITHOUT_CALIBRATORS = 11
 
-_HEADER = re.compile(r"TRT-([0-9]+)-(\S+)")
+_FIRST_MAJOR_OF_TWO_DIGITS = 10
+_UNIT_TO_9 = 1000
+_UNIT_FROM_10 = 10000
+
+_HEADER = re.compile(r"TRT-([0-9]{1,9})-(\S+)")
 _HEX = re.compile(r"[0-9a-fA-F]{1,8}")
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,2})\.([0-9]{1,2})(?:\.[0-9]+)?")
 
@@ -158,10 +163,19 @@ def make_cache(scales: Mapping[str, np.float32], tensorrt_version: str, algorith
     if algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
     for name in scales:
-        if not name or "\n" in name or name != name.strip(" \t\r"):
+        if not is_writable(name):
             raise ValueError(f"tensor name {name!r} cannot stand on a line of a calibration cache")
     entries = tuple(CacheEntry(name, bits_from_scale(scale)) for name, scale in scales.items())
     return CalibrationCache(encode_version(tensorrt_version), algorithm, entries)
+
+
+def is_writable(name: str) -> bool:
+    """Whether a tensor name can stand on a line of a calibration cache and be read back."""
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return bool(name) and "\n" not in name and name == name.strip(" \t\r")
 
 
 def parse_version(version: str) -> tuple[int, int, int]:
@@ -189,12 +203,12 @@ def encode_version(version: str) -> int:
             "TensorRT 11 removed calibrators and reads no calibration cache; it takes INT8 only as explicit Q/DQ nodes. "
             "Write the cache for a TensorRT that reads it (up to 10.16.1) and convert the model to Q/DQ with it",
         )
-    return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
+    return major * (_UNIT_FROM_10 if major >= _FIRST_MAJOR_OF_TWO_DIGITS else _UNIT_TO_9) + minor * 100 + patch
 
 
 def version_text(number: int) -> str:
     """Return ``10.16.1`` for 101601 and ``8.6.1`` for 8601."""
-    unit = 10000 if number >= 100000 else 1000
+    unit = _UNIT_FROM_10 if number >= _FIRST_MAJOR_OF_TWO_DIGITS * _UNIT_FROM_10 else _UNIT_TO_9
     return f"{number // unit}.{number % unit // 100}.{number % 100}"
 
 

@@ -79,9 +79,10 @@ def entropy_amax(histogram: Histogram, variant: str = "tensorrt") -> np.float32:
     Source:
         See :data:`VARIANTS`.
     """
+    rule = _variant(variant)
     if histogram.range == 0 and histogram.total > 0:
         return np.float32(0)
-    return amax_of_bin(entropy_bin(histogram, variant), histogram, half_bin=_variant(variant).half_bin)
+    return amax_of_bin(entropy_bin(histogram, variant), histogram, half_bin=rule.half_bin)
 
 
 def amax_of_bin(m: int, histogram: Histogram, *, half_bin: bool = True) -> np.float32:

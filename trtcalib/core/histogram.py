@@ -55,7 +55,8 @@ class Histogram:
         counts: int64, one per bin, read-only.
         range: float32 upper end of the last bin, in the tensor's units; ``inf`` when doubling went past float32 (the
             exact range is then ``first_max * 2**doublings``); 0 for a tensor that was all zero.
-        first_max: float32 range before any doubling: the first batch's maximum of |x| that is not zero.
+        first_max: float32 range before any doubling: the first batch's maximum of |x| that is not zero; not given, the
+            range itself.
         maximum: float32 true maximum of |x| over all finite values.
         doublings: How often the range doubled.
         clamped: Values equal to the range at the moment they were counted; they went one bin lower, into the last.
@@ -75,11 +76,13 @@ class Histogram:
         if (counts < 0).any():
             raise HistogramError(f"counts must not be negative, got {counts.min()}")
         if not self.range >= 0:
-            raise HistogramError(f"the range must be zero or positive, got {self.range!r}")
+            raise HistogramError(f"the range must be zero or positive, got {float(self.range)!r}")
         counts.flags.writeable = False
         object.__setattr__(self, "counts", counts)
         for name in ("range", "first_max", "maximum"):
             object.__setattr__(self, name, np.float32(getattr(self, name)))
+        if self.first_max == 0 and self.doublings == 0:
+            object.__setattr__(self, "first_max", self.range)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):
@@ -101,6 +104,11 @@ class Histogram:
         return np.float32(self.range / np.float32(self.bins))
 
     @property
+    def exact_range(self) -> float:
+        """The range, also where doubling took it past float32 and ``range`` is infinite."""
+        return float(self.range) if np.isfinite(self.range) else math.ldexp(float(self.first_max), self.doublings)
+
+    @property
     def total(self) -> int:
         """How many values were counted."""
         return int(self.counts.sum())
@@ -116,11 +124,13 @@ def collect_histogram(batches: Iterable[ArrayLike], *, bins: int = BINS) -> Hist
     Raises:
         HistogramError: If a value is NaN or infinite, or ``bins`` is odd or below 2.
     """
-    if bins < 2 or bins % 2:
+    if bins <= 0 or bins % 2:
         raise HistogramError(f"the number of bins must be even and at least 2, got {bins}")
     histogram = Histogram(counts=np.zeros(bins, np.int64), range=np.float32(0))
     for batch in batches:
-        histogram = _extend(histogram, np.ascontiguousarray(batch, dtype=np.float32).ravel())
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused as such
+            values = np.ascontiguousarray(batch, dtype=np.float32).ravel()
+        histogram = _extend(histogram, values)
     return histogram
 
 
@@ -130,14 +140,14 @@ def _extend(histogram: Histogram, values: NDArray[np.float32]) -> Histogram:
         return histogram
     maximum = np.float32(np.abs(values).max())
     if not np.isfinite(maximum):
-        raise HistogramError(f"a batch holds {maximum!r}: histograms are of finite values")
+        raise HistogramError(f"a batch holds {float(maximum)!r}: histograms are of finite values")
     first_max = histogram.first_max if histogram.first_max > 0 else maximum
     total = doublings_needed(first_max, max(maximum, histogram.maximum))
     grown = double(histogram, total - histogram.doublings)
     counts, at_range = count_bins(values, float(first_max) * 2.0**total, grown.bins)
     return Histogram(
         counts=grown.counts + counts,
-        range=_range_after(first_max, total),
+        range=_to_float32(math.ldexp(float(first_max), total)),
         first_max=first_max,
         maximum=max(maximum, histogram.maximum),
         doublings=total,
@@ -152,12 +162,12 @@ def doublings_needed(first_max: float | np.float32, maximum: float | np.float32)
         HistogramError: If either is negative, NaN or infinite.
     """
     if not (math.isfinite(first_max) and math.isfinite(maximum) and first_max >= 0 and maximum >= 0):
-        raise HistogramError(f"ranges must be finite and not negative, got {first_max!r} and {maximum!r}")
-    if first_max == 0:
+        raise HistogramError(f"ranges must be finite and not negative, got {float(first_max)!r} and {float(maximum)!r}")
+    if first_max == 0 or maximum <= first_max:
         return 0
     fraction, exponent = math.frexp(float(first_max))
     wanted_fraction, wanted_exponent = math.frexp(float(maximum))
-    return max(0, wanted_exponent - exponent + (wanted_fraction > fraction))
+    return wanted_exponent - exponent + (wanted_fraction > fraction)
 
 
 def double(histogram: Histogram, times: int = 1) -> Histogram:
@@ -174,7 +184,7 @@ def double(histogram: Histogram, times: int = 1) -> Histogram:
         return histogram
     return Histogram(
         counts=double_counts(histogram.counts, times),
-        range=_range_after(histogram.first_max, histogram.doublings + times),
+        range=_to_float32(math.ldexp(histogram.exact_range, times)),
         first_max=histogram.first_max,
         maximum=histogram.maximum,
         doublings=histogram.doublings + times,
@@ -234,20 +244,20 @@ def merge(first: Histogram, second: Histogram) -> Histogram:
 
 def _doublings_apart(first: Histogram, second: Histogram) -> int:
     """Return how often ``first`` must double to reach ``second``'s range; negative the other way round."""
-    fraction, exponent = math.frexp(float(first.first_max))
-    other_fraction, other_exponent = math.frexp(float(second.first_max))
+    fraction, exponent = math.frexp(first.exact_range)
+    other_fraction, other_exponent = math.frexp(second.exact_range)
     if fraction != other_fraction:
         raise HistogramError(
-            f"ranges {first.range!r} and {second.range!r} are not a power of two apart, so their histograms cannot be "
+            f"ranges {first.exact_range!r} and {second.exact_range!r} are not a power of two apart, so their histograms cannot be "
             "merged exactly: collect both from the same first maximum"
         )
-    return (other_exponent + second.doublings) - (exponent + first.doublings)
+    return other_exponent - exponent
 
 
-def _range_after(first_max: np.float32, doublings: int) -> np.float32:
-    """Return ``f32(first_max * 2**doublings)``; infinite past float32, as TensorRT's doubling would be."""
+def _to_float32(range_: float) -> np.float32:
+    """Round a range to float32; infinite past float32, as TensorRT's doubling would be."""
     with np.errstate(over="ignore"):
-        return np.float32(np.ldexp(np.float64(first_max), doublings))
+        return np.float32(range_)
 
 
 def count_bins(values: NDArray[np.float32], range_: float, bins: int = BINS) -> tuple[NDArray[np.int64], int]:
@@ -263,18 +273,20 @@ def count_bins(values: NDArray[np.float32], range_: float, bins: int = BINS) -> 
         bins: Number of bins.
 
     Raises:
-        HistogramError: If a value is not finite or exceeds the range.
+        HistogramError: If a value is not finite or exceeds the range, or the range is negative or not finite.
     """
+    if not (0 <= range_ < math.inf):
+        raise HistogramError(f"the range must be finite and not negative, got {float(range_)!r}")
     counts = np.zeros(bins, np.int64)
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
     if range_ == 0:
         if flat.any():
-            raise HistogramError(f"value {np.abs(flat).max()!r} exceeds the range 0")
+            raise HistogramError(f"value {float(np.abs(flat).max())!r} exceeds the range 0")
         counts[0] = flat.size
         return counts, 0
     top_bits, at_range = tally(flat, range_, counts, new_scratch(bins))
     if top_bits > bits_of_range(range_):
-        raise HistogramError(f"value {np.uint32(top_bits).view(np.float32)!r} exceeds the range {range_!r}")
+        raise HistogramError(f"value {float(np.uint32(top_bits).view(np.float32))!r} exceeds the range {range_!r}")
     counts[-1] += at_range
     return counts, at_range
 
@@ -354,19 +366,19 @@ def _tally_python(
             top = max(top, bits[j] & np.int32(0x7FFFFFFF))
             position = np.float32(np.abs(part[j]) / range_) * scale
             # Written so that NaN compares false and lands in the last bin: such a call is not kept.
-            position = position if position < last_bin else last_bin
+            position = position if position < last_bin else last_bin  # noqa: FURB136 - min() would let NaN through
             indices[j] = np.int32(position)
-        octets = part.size // 8 if lanes == 8 else 0
+        octets = part.size // 8 if lanes > 1 else 0
         for o in range(octets):
-            j = np.uint64(8 * o)
-            lane0[index[j]] += one
-            lane1[index[j + np.uint64(1)]] += one
-            lane2[index[j + np.uint64(2)]] += one
-            lane3[index[j + np.uint64(3)]] += one
-            lane4[index[j + np.uint64(4)]] += one
-            lane5[index[j + np.uint64(5)]] += one
-            lane6[index[j + np.uint64(6)]] += one
-            lane7[index[j + np.uint64(7)]] += one
+            first = np.uint64(8 * o)
+            lane0[index[first]] += one
+            lane1[index[first + np.uint64(1)]] += one
+            lane2[index[first + np.uint64(2)]] += one
+            lane3[index[first + np.uint64(3)]] += one
+            lane4[index[first + np.uint64(4)]] += one
+            lane5[index[first + np.uint64(5)]] += one
+            lane6[index[first + np.uint64(6)]] += one
+            lane7[index[first + np.uint64(7)]] += one
         for j in range(8 * octets, part.size):
             lane0[index[np.uint64(j)]] += one
     range_bits = np.array([range_], np.float32).view(np.int32)[0]
@@ -382,7 +394,7 @@ def _tally_python(
             if (bits[j] & np.int32(0x7FFFFFFF)) == range_bits:
                 at_range += 1
         counts[bins - 1] -= at_range
-    return top, at_range
+    return int(top), at_range
 
 
 _tally_kernel = CompiledOnFirstCall(_tally_python)

@@ -23,7 +23,7 @@ class CompiledOnFirstCall(Generic[P, R]):
         self.python = python
         self._compiled: Callable[P, R] | None = None
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: D102 - the kernel's own docstring tells
         return self.compiled()(*args, **kwargs)
 
     def compiled(self) -> Callable[P, R]:

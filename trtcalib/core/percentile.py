@@ -34,7 +34,7 @@ def percentile_amax(histogram: Histogram, percentile: float) -> np.float32:
         Same idea as pytorch-quantization's ``percentile`` calibrator, which returns the *lower* edge of that bin (so
         fewer than ``percentile`` % are inside) and compares in floating point.
     """
-    if not 0 < percentile <= 100:
+    if not 0 < percentile <= 100:  # noqa: PLR2004 - percent
         raise HistogramError(f"the percentile must be in (0, 100], got {percentile!r}")
     if histogram.total == 0:
         raise HistogramError("the histogram is empty: was any batch collected?")

@@ -81,7 +81,8 @@ class Record:
     @classmethod
     def empty(cls, tensors: int) -> Record:
         """Make a record of no values."""
-        return cls(*(np.zeros(tensors, np.int64) for _ in range(5)))
+        bits, sizes, infinite, at_range, doublings = np.zeros((5, tensors), np.int64)
+        return cls(bits, sizes, infinite, at_range, doublings)
 
 
 class Tally:
@@ -255,7 +256,8 @@ def plan_ranges(policy: str, maxima: NDArray[np.float32], bins: int) -> RangePla
     """
     maximum = np.float32(maxima.max())
     first_max = np.float32(maxima[np.flatnonzero(maxima)[0]]) if maximum > 0 else np.float32(0)
-    starts, ranges = (0,), (float(maximum),)
+    starts: tuple[int, ...] = (0,)
+    ranges: tuple[float, ...] = (float(maximum),)
     if policy == "square":
         starts, ranges = _squared(maxima, first_max)
     elif policy == "extend" and maximum > first_max:
@@ -355,7 +357,7 @@ def _float(bits: int) -> np.float32:
 
 def largest_bits(values: NDArray[np.float32]) -> int:
     """Return the bits of the largest magnitude as float32; ``INFINITY_BITS`` for infinity, more for NaN, 0 for none."""
-    return int(_largest_kernel(values))
+    return _largest_kernel(values)
 
 
 def _largest_python(values: NDArray[np.float32]) -> int:
@@ -363,7 +365,7 @@ def _largest_python(values: NDArray[np.float32]) -> int:
     top = np.int32(0)
     for j in range(bits.size):
         top = max(top, bits[j] & np.int32(0x7FFFFFFF))
-    return top
+    return int(top)
 
 
 _largest_kernel = CompiledOnFirstCall(_largest_python)

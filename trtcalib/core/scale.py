@@ -14,6 +14,7 @@ INT8_MAX = 127
 """The largest INT8 level; the dynamic range +-amax maps onto +-127."""
 
 _SIGN_BIT = 0x80000000
+_ALL_BITS = 0xFFFFFFFF
 
 
 def scale_from_amax(amax: float | np.float32) -> np.float32:
@@ -37,7 +38,8 @@ def amax_from_scale(scale: float | np.float32) -> np.float32:
 
 def bits_from_scale(scale: float | np.float32) -> int:
     """Return the IEEE 754 binary32 bits of a scale as an unsigned integer (``f"{bits:x}"`` is what a cache holds)."""
-    return int(np.float32(scale).view(np.uint32))
+    with np.errstate(over="ignore"):
+        return int(np.float32(scale).view(np.uint32))
 
 
 def scale_from_bits(bits: int) -> np.float32:
@@ -46,7 +48,7 @@ def scale_from_bits(bits: int) -> np.float32:
     Raises:
         ValueError: If ``bits`` does not fit 32 bits.
     """
-    if not 0 <= bits <= 0xFFFFFFFF:
+    if not 0 <= bits <= _ALL_BITS:
         raise ValueError(f"{bits:#x} does not fit the 32 bits of a float32")
     return np.float32(np.uint32(bits).view(np.float32))
 

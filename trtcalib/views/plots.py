@@ -42,8 +42,8 @@ def draw_histogram(name: str, histogram: Histogram, marks: Mapping[str, float]) 
     for index, (method, amax) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
         if np.isfinite(amax):
             label = f"{method}: amax {amax:.5g}"
-            style = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _LINES[index % len(_LINES)]}
-            axes.axvline(amax, linewidth=1.8, label=label, **style)
+            colour, line = _COLOURS[index % len(_COLOURS)], _LINES[index % len(_LINES)]
+            axes.axvline(amax, linewidth=1.8, label=label, color=colour, linestyle=line)
     grown = f", doubled {histogram.doublings} x from {histogram.first_max:.5g}" if histogram.doublings else ""
     # Tensor names are text, never matplotlib's mathematics.
     axes.set_title(f"{shortened(name, 70)} — {histogram.bins} bins over [0, {range_:.5g}]{grown}", parse_math=False)
