@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.batches import Batches, Run
-from trtcalib.core import ranges
 from trtcalib.core.histogram import Histogram, collect_histogram
+from trtcalib.core.planned import PlannedTally, plan_ranges, planned_histogram
+from trtcalib.core.ranges import Ledger, Record, Tally
+from trtcalib.core.tally import INFINITY_BITS, largest_bits
 from trtcalib.errors import ActivationError, DataError, HistogramError, MissingPackageError, ModelError
 from trtcalib.onnx_graph import GraphTensor, ModelGraph, constant_values, expose, own_histograms
 
@@ -125,10 +127,10 @@ def _constant_histograms(graph: ModelGraph, wanted: set[str], bins: int) -> dict
 
 def _single_histogram(name: str, array: NDArray[Any], bins: int) -> tuple[Histogram, int]:
     values = finite = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-    top = ranges.largest_bits(values)
-    if top > ranges.INFINITY_BITS:
+    top = largest_bits(values)
+    if top > INFINITY_BITS:
         raise ActivationError(name, None, "the constant holds NaN")
-    if top == ranges.INFINITY_BITS:
+    if top == INFINITY_BITS:
         finite = values[np.isfinite(values)]
     return collect_histogram([finite], bins=bins), values.size - finite.size
 
@@ -262,18 +264,18 @@ class _Passes:
         plans = []
         for t, name in enumerate(self._names):
             try:
-                plans.append(ranges.plan_ranges(policy, table[:, t], self._bins))
+                plans.append(plan_ranges(policy, table[:, t], self._bins))
             except HistogramError as error:
                 raise HistogramError(f"tensor {name!r}: {error}") from error
-        tallies: list[ranges.PlannedTally] = []
-        ledger = ranges.Ledger(np.zeros(len(self._names), np.float32), self._bins)
+        tallies: list[PlannedTally] = []
+        ledger = Ledger(np.zeros(len(self._names), np.float32), self._bins)
 
-        def make() -> ranges.PlannedTally:
-            tallies.append(ranges.PlannedTally(plans))
+        def make() -> PlannedTally:
+            tallies.append(PlannedTally(plans))
             return tallies[-1]
 
         self._pass(make, ledger, None)
-        found = [ranges.planned_histogram(plan, t, tallies) for t, plan in enumerate(plans)]
+        found = [planned_histogram(plan, t, tallies) for t, plan in enumerate(plans)]
         return self._collection(found, ledger, [])
 
     def folded_values(self) -> dict[str, NDArray[Any]]:
@@ -283,23 +285,23 @@ class _Passes:
     def _maxima(self, batches: int | None) -> list[NDArray[np.float32]]:
         """Return the maxima per batch."""
         unknown = np.zeros(len(self._names), np.float32)
-        ledger = ranges.Ledger(unknown, self._bins)
-        self._pass(lambda: ranges.Tally(unknown, self._bins), ledger, batches)
+        ledger = Ledger(unknown, self._bins)
+        self._pass(lambda: Tally(unknown, self._bins), ledger, batches)
         return ledger.batch_maxima
 
-    def _doubling_pass(self, first: NDArray[np.float32]) -> tuple[list[Histogram | None], ranges.Ledger]:
-        ledger = ranges.Ledger(first, self._bins)
-        tallies: list[ranges.Tally] = []
+    def _doubling_pass(self, first: NDArray[np.float32]) -> tuple[list[Histogram | None], Ledger]:
+        ledger = Ledger(first, self._bins)
+        tallies: list[Tally] = []
 
-        def make() -> ranges.Tally:
-            tallies.append(ranges.Tally(first, self._bins))
+        def make() -> Tally:
+            tallies.append(Tally(first, self._bins))
             return tallies[-1]
 
         self._pass(make, ledger, None)
         return [ledger.histogram(t, tallies) for t in range(len(self._names))], ledger
 
     def _collection(
-        self, found: Sequence[Histogram | None], ledger: ranges.Ledger, late: Sequence[str]
+        self, found: Sequence[Histogram | None], ledger: Ledger, late: Sequence[str]
     ) -> Collection:
         named = zip(self._names, found, strict=True)
         return Collection(
@@ -308,14 +310,14 @@ class _Passes:
             late=tuple(late),
         )
 
-    def _pass(self, make: Callable[[], _Counter], ledger: ranges.Ledger, batches: int | None) -> None:
+    def _pass(self, make: Callable[[], _Counter], ledger: Ledger, batches: int | None) -> None:
         """Run the batches through the workers and the records through the ledger, in order."""
         local = threading.local()
 
-        def work(run: Run) -> ranges.Record:
+        def work(run: Run) -> Record:
             if not hasattr(local, "counter"):
                 local.counter = make()
-            record: ranges.Record = local.counter.add(run.batch, self._observer.run(run))
+            record: Record = local.counter.add(run.batch, self._observer.run(run))
             if record.nan:
                 self._refuse_nan(record.nan[0], run.label)
             if record.infinite[: self._observer.inputs].any():
@@ -340,17 +342,17 @@ class _Passes:
 
 
 class _Counter(Protocol):
-    def add(self, batch: int, arrays: Sequence[NDArray[Any] | None]) -> ranges.Record: ...
+    def add(self, batch: int, arrays: Sequence[NDArray[Any] | None]) -> Record: ...
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Run], ranges.Record], runs: Iterator[Run], window: int
-) -> Iterator[tuple[Run, ranges.Record]]:
+    pool: ThreadPoolExecutor, work: Callable[[Run], Record], runs: Iterator[Run], window: int
+) -> Iterator[tuple[Run, Record]]:
     """Yield each run with its record in the order of the runs; at most ``window`` are under way or waiting.
 
     The pool's threads take runs in order, so that each thread sees its own runs in increasing order.
     """
-    waiting: deque[tuple[Run, Future[ranges.Record]]] = deque()
+    waiting: deque[tuple[Run, Future[Record]]] = deque()
     try:
         for run in runs:
             waiting.append((run, pool.submit(work, run)))

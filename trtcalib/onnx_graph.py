@@ -8,13 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trtcalib.errors import ActivationError, ModelError
+from trtcalib.errors import ModelError
+from trtcalib.onnx_tensors import (
+    FLOATS,
+    all_tensors,
+    check_external_data,
+    element_count,
+    external_data,
+    node_subgraphs,
+    subgraphs,
+    tensor_values,
+)
 
 __all__ = ["GraphTensor", "ModelGraph", "ModelInput", "constant_values", "expose", "external_files", "own_histograms", "read_model"]
 
@@ -46,12 +56,6 @@ PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that a serialised protobuf message can have."""
 
 HOW_TO_SPLIT = "keep the weights in an external file (onnx.save_model with save_as_external_data=True)"
-
-_FLOATS: dict[int, np.dtype[Any]] = {
-    onnx.TensorProto.FLOAT: np.dtype(np.float32),
-    onnx.TensorProto.FLOAT16: np.dtype(np.float16),
-    onnx.TensorProto.DOUBLE: np.dtype(np.float64),
-}
 
 Kind = Literal["input", "constant", "folded", "activation"]
 
@@ -125,15 +129,15 @@ def read_model(path: Path | str) -> ModelGraph:
     """
     path = Path(path)
     proto = _load(path)
-    _check_external_data(proto, path)
+    check_external_data(proto, path)
     types = _inferred_types(proto)
     return ModelGraph(
         path=path,
         proto=proto,
         inputs=_inputs(proto, path),
         tensors=tuple(_tensors(proto, types)),
-        typed=frozenset(name for name, kind in types.items() if kind in _FLOATS),
-        in_subgraphs=sum(len(node.output) for graph in _subgraphs(proto.graph) for node in graph.node),
+        typed=frozenset(name for name, kind in types.items() if kind in FLOATS),
+        in_subgraphs=sum(len(node.output) for graph in subgraphs(proto.graph) for node in graph.node),
     )
 
 
@@ -167,13 +171,13 @@ def constant_values(graph: ModelGraph) -> Iterator[tuple[str, NDArray[np.float32
     wanted = {tensor.name for tensor in graph.tensors if tensor.kind == "constant"}
     for tensor in _constants(graph.proto.graph):
         if tensor.name in wanted:
-            yield tensor.name, _values(tensor, graph.path)
+            yield tensor.name, tensor_values(tensor, graph.path)
 
 
 def external_files(graph: ModelGraph) -> list[Path]:
     """Return the files of a model's external data, sorted, each once."""
-    tensors = [t for t in _all_tensors(graph.proto) if t.data_location == onnx.TensorProto.EXTERNAL]
-    return sorted({_external(tensor, graph.path)[0] for tensor in tensors})
+    tensors = [t for t in all_tensors(graph.proto) if t.data_location == onnx.TensorProto.EXTERNAL]
+    return sorted({external_data(tensor, graph.path)[0] for tensor in tensors})
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -192,67 +196,6 @@ def _load(path: Path) -> onnx.ModelProto:
     if not proto.graph.node or proto.ir_version <= 0 or not proto.opset_import:
         raise ModelError(path, "not an ONNX model: it has no nodes, no IR version or no opset")
     return proto
-
-
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse external data that is missing, short, or outside the model's folder, before anything opens it."""
-    for tensor in _all_tensors(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            file, offset, length = _external(tensor, path)
-            if not file.is_file():
-                raise ModelError(path, f"tensor {tensor.name!r}: its external data file {file.name!r} is missing")
-            size = file.stat().st_size
-            if offset + length > size:
-                raise ModelError(
-                    path,
-                    f"tensor {tensor.name!r}: external data file {file.name!r} has {size} bytes, "
-                    f"but bytes {offset} to {offset + length} are needed: is it truncated?",
-                )
-
-
-def _external(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
-    """Return (file, offset, length) of a tensor's external data; refuse a file outside the model's folder."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    folder = path.parent.resolve()
-    # A Windows path in a model is refused on every system: on Linux it would be an odd but harmless file name.
-    inside = location and not location.startswith("/") and ":" not in location and "\\" not in location
-    file = (folder / location).resolve() if inside else folder
-    if not inside or folder not in file.parents:
-        raise ModelError(path, f"tensor {tensor.name!r}: external data {location!r} lies outside the model's folder: refused")
-    try:
-        offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", "-1"))
-    except ValueError as error:
-        raise ModelError(path, f"tensor {tensor.name!r}: offset or length of its external data is no number") from error
-    needed = _element_count(tensor) * _FLOATS[tensor.data_type].itemsize if tensor.data_type in _FLOATS else max(length, 0)
-    if offset < 0 or (length >= 0 and length < needed):
-        raise ModelError(path, f"tensor {tensor.name!r}: its external data has {length} bytes, its shape needs {needed}")
-    return file, offset, needed
-
-
-def _element_count(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count
-
-
-def _values(tensor: onnx.TensorProto, path: Path) -> NDArray[np.float32]:
-    """Return a constant's values as flat float32; without a copy where they are float32 in an external file."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        file, offset, _ = _external(tensor, path)
-        count = _element_count(tensor)
-        if count == 0:
-            return np.empty(0, np.float32)
-        array: NDArray[np.generic] = np.memmap(file, _FLOATS[tensor.data_type], "r", offset, (count,))
-    else:
-        try:
-            array = onnx.numpy_helper.to_array(tensor).reshape(-1)
-        except Exception as error:
-            raise ActivationError(tensor.name, None, f"the constant cannot be decoded: {error}") from error
-    with np.errstate(over="ignore"):
-        return np.asarray(array, dtype=np.float32)
 
 
 def _inputs(proto: onnx.ModelProto, path: Path) -> tuple[ModelInput, ...]:
@@ -307,7 +250,7 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     slim.graph.value_info.extend(graph.value_info)
     declared = {info.name for info in graph.input}
     for tensor in graph.initializer:
-        if _element_count(tensor) <= _SMALL_CONSTANT and tensor.data_location != onnx.TensorProto.EXTERNAL:
+        if element_count(tensor) <= _SMALL_CONSTANT and tensor.data_location != onnx.TensorProto.EXTERNAL:
             slim.graph.initializer.append(tensor)
         elif tensor.name not in declared:
             slim.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -319,10 +262,10 @@ def _tensors(proto: onnx.ModelProto, types: dict[str, int]) -> list[GraphTensor]
     graph = proto.graph
     constants = {tensor.name: tensor for tensor in _constants(graph)}
     used = _used_as_tensors(graph)
-    inputs = [i.name for i in graph.input if i.name not in constants and types.get(i.name) in _FLOATS]
+    inputs = [i.name for i in graph.input if i.name not in constants and types.get(i.name) in FLOATS]
     tensors = [GraphTensor(name, "input") for name in inputs]
     for name, tensor in constants.items():
-        if name in used and tensor.data_type in _FLOATS and _element_count(tensor):
+        if name in used and tensor.data_type in FLOATS and element_count(tensor):
             tensors.append(GraphTensor(name, "constant"))
     listed = {tensor.name for tensor in tensors}
     folded = set(constants)
@@ -333,7 +276,7 @@ def _tensors(proto: onnx.ModelProto, types: dict[str, int]) -> list[GraphTensor]
         if node.op_type == "Constant":
             continue
         for position, name in enumerate(node.output):
-            if name and types.get(name, onnx.TensorProto.FLOAT) in _FLOATS:
+            if name and types.get(name, onnx.TensorProto.FLOAT) in FLOATS:
                 source = node.input[0] if node.input and node.input[0] in listed and position == 0 else None
                 tensors.append(_output(node, name, kind, source, types))
                 listed.add(name)
@@ -349,7 +292,7 @@ def _is_folded(node: onnx.NodeProto, folded: set[str]) -> bool:
         bool(inputs)
         and all(name in folded for name in inputs)
         and node.op_type not in RANDOM
-        and next(_node_subgraphs(node), None) is None
+        and next(node_subgraphs(node), None) is None
     )
 
 
@@ -388,36 +331,3 @@ def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                     values = list(attribute.floats) if attribute.name == "value_floats" else [attribute.f]
                     shape = [len(values)] if attribute.name == "value_floats" else []
                     yield onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, shape, values)
-
-
-def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of a model: initializers and attributes, in subgraphs and functions too."""
-    for graph in [proto.graph, *_subgraphs(proto.graph)]:
-        yield from graph.initializer
-        yield from _attribute_tensors(graph.node)
-    for function in proto.functions:
-        yield from _attribute_tensors(function.node)
-
-
-def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-
-
-def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield every graph inside control flow, however deep."""
-    pending = [inner for node in graph.node for inner in _node_subgraphs(node)]
-    while pending:
-        inner = pending.pop()
-        yield inner
-        pending.extend(deeper for node in inner.node for deeper in _node_subgraphs(node))
-
-
-def _node_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs

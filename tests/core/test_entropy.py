@@ -24,7 +24,8 @@ from trtcalib.core.entropy import (
     entropy_amax,
     entropy_bin,
 )
-from trtcalib.core.histogram import BINS, Histogram, collect_histogram, doublings_needed
+from trtcalib.core.histogram import Histogram, collect_histogram, doublings_needed
+from trtcalib.core.tally import BINS
 from trtcalib.errors import HistogramError
 
 Counts = NDArray[np.int64]

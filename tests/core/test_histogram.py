@@ -12,16 +12,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from oracles import PlainHistogram, plain_histogram
 
-from trtcalib.core.histogram import (
-    BINS,
-    Histogram,
-    collect_histogram,
-    count_bins,
-    double,
-    double_counts,
-    doublings_needed,
-    merge,
-)
+from trtcalib.core.histogram import Histogram, collect_histogram, double, double_counts, doublings_needed, merge
+from trtcalib.core.tally import BINS, count_bins
 from trtcalib.errors import HistogramError
 
 Batches = list[NDArray[np.float32]]

@@ -13,15 +13,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from oracles import plain_index
 
-from trtcalib.core.histogram import (
-    BINS,
-    INFINITY_BITS,
-    _tally_kernel,
-    bits_of_range,
-    count_bins,
-    new_scratch,
-    tally,
-)
+from trtcalib.core.tally import BINS, INFINITY_BITS, _tally_kernel, bits_of_range, count_bins, new_scratch, tally
 from trtcalib.errors import HistogramError
 
 FLT_MAX = float(np.finfo(np.float32).max)

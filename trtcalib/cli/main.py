@@ -75,10 +75,19 @@ def _run() -> int:
         typer.echo("trtcalib: interrupted; nothing was written", err=True)
         return _CTRL_C
     except BrokenPipeError:
-        # The reader has gone (`| head`); keep the interpreter from complaining while it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return _reader_has_gone()
+    except SystemExit as error:
+        # Click and Rich turn a broken pipe into exit code 1, which here means that something was found.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _reader_has_gone()
+        raise
     return int(code or 0)
+
+
+def _reader_has_gone() -> int:
+    """Keep the interpreter from complaining while it flushes what nobody reads (`| head`)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
 
 
 def _safe(line: str) -> str:

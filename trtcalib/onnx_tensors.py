@@ -1,0 +1,125 @@
+"""Tensors inside an ONNX file: all of them, their values, and external data that stays on disk until it is mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from trtcalib.errors import ActivationError, ModelError
+
+__all__ = [
+    "FLOATS",
+    "all_tensors",
+    "check_external_data",
+    "element_count",
+    "external_data",
+    "node_subgraphs",
+    "subgraphs",
+    "tensor_values",
+]
+
+FLOATS: dict[int, np.dtype[Any]] = {
+    onnx.TensorProto.FLOAT: np.dtype(np.float32),
+    onnx.TensorProto.FLOAT16: np.dtype(np.float16),
+    onnx.TensorProto.DOUBLE: np.dtype(np.float64),
+}
+"""Floating-point element types that NumPy knows, by their number in ONNX."""
+
+
+def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a model: initializers and attributes, in subgraphs and functions too."""
+    for graph in [proto.graph, *subgraphs(proto.graph)]:
+        yield from graph.initializer
+        yield from _attribute_tensors(graph.node)
+    for function in proto.functions:
+        yield from _attribute_tensors(function.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield every graph inside control flow, however deep."""
+    pending = [inner for node in graph.node for inner in node_subgraphs(node)]
+    while pending:
+        inner = pending.pop()
+        yield inner
+        pending.extend(deeper for node in inner.node for deeper in node_subgraphs(node))
+
+
+def node_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a control-flow node holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse external data that is missing, short, or outside the model's folder, before anything opens it."""
+    for tensor in all_tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            file, offset, length = external_data(tensor, path)
+            if not file.is_file():
+                raise ModelError(path, f"tensor {tensor.name!r}: its external data file {file.name!r} is missing")
+            size = file.stat().st_size
+            if offset + length > size:
+                raise ModelError(
+                    path,
+                    f"tensor {tensor.name!r}: external data file {file.name!r} has {size} bytes, "
+                    f"but bytes {offset} to {offset + length} are needed: is it truncated?",
+                )
+
+
+def external_data(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """Return (file, offset, length) of a tensor's external data; refuse a file outside the model's folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    folder = path.parent.resolve()
+    # A Windows path in a model is refused on every system: on Linux it would be an odd but harmless file name.
+    inside = location and not location.startswith("/") and ":" not in location and "\\" not in location
+    file = (folder / location).resolve() if inside else folder
+    if not inside or folder not in file.parents:
+        raise ModelError(path, f"tensor {tensor.name!r}: external data {location!r} lies outside the model's folder: refused")
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", "-1"))
+    except ValueError as error:
+        raise ModelError(path, f"tensor {tensor.name!r}: offset or length of its external data is no number") from error
+    needed = element_count(tensor) * FLOATS[tensor.data_type].itemsize if tensor.data_type in FLOATS else max(length, 0)
+    if offset < 0 or (length >= 0 and length < needed):
+        raise ModelError(path, f"tensor {tensor.name!r}: its external data has {length} bytes, its shape needs {needed}")
+    return file, offset, needed
+
+
+def element_count(tensor: onnx.TensorProto) -> int:
+    """Return how many elements a tensor has by its shape."""
+    count = 1
+    for size in tensor.dims:
+        count *= size
+    return count
+
+
+def tensor_values(tensor: onnx.TensorProto, path: Path) -> NDArray[np.float32]:
+    """Return a constant's values as flat float32; without a copy where they are float32 in an external file."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        file, offset, _ = external_data(tensor, path)
+        count = element_count(tensor)
+        if count == 0:
+            return np.empty(0, np.float32)
+        array: NDArray[np.generic] = np.memmap(file, FLOATS[tensor.data_type], "r", offset, (count,))
+    else:
+        try:
+            array = onnx.numpy_helper.to_array(tensor).reshape(-1)
+        except Exception as error:
+            raise ActivationError(tensor.name, None, f"the constant cannot be decoded: {error}") from error
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype=np.float32)
