@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trtcalib.batches import Batching, plan_batches
-from trtcalib.collect import Collection, collect
+from trtcalib.collect import collect
 from trtcalib.core.histogram import Histogram, collect_histogram
 from trtcalib.errors import ActivationError, DataError, HistogramError
 from trtcalib.onnx_graph import ModelGraph, read_model
+from trtcalib.passes import Collection
 from trtcalib.sources import open_source
 
 # Every operator is exact in float32, so that NumPy gives the very same activations.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trtcalib.batches import Batching, plan_batches
-from trtcalib.collect import Progress, collect
+from trtcalib.collect import collect
 from trtcalib.core.cache import CalibrationCache, format_cache, is_writable, make_cache
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.scale import scale_from_amax
@@ -20,6 +20,7 @@ from trtcalib.findings import data_findings, scale_findings
 from trtcalib.manifest import Finding, Manifest, Provenance, manifest_path
 from trtcalib.methods import ClipPoint, algorithm_of, clip_point
 from trtcalib.onnx_graph import GraphTensor, read_model
+from trtcalib.passes import Progress
 from trtcalib.provenance import provenance_of, relative_to, tensor_facts
 from trtcalib.sources import open_source
 from trtcalib.specs import Recipe, load_recipe

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from trtcalib.batches import Batches
-from trtcalib.collect import Collection
 from trtcalib.core.cache import is_writable
 from trtcalib.manifest import Finding
 from trtcalib.onnx_graph import ModelGraph
+from trtcalib.passes import Collection
 
 __all__ = ["CODES", "data_findings", "scale_findings"]
 

@@ -6,7 +6,7 @@ Engine specs (engines/) join these when engines are built.
 from __future__ import annotations
 
 import difflib
-from fractions import Fraction
+import math
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -36,6 +36,9 @@ and returning the amax as a float."""
 
 _LARGEST_FILE = 1 << 20
 """Bytes of the largest YAML file that is read: a spec is a page, and a larger file is a mistake or an attack."""
+
+_LONGEST_SHOWN = 80
+"""Characters of a value that a fault shows."""
 
 RangePolicy = Literal["doubling", "global", "square", "extend"]
 
@@ -117,7 +120,7 @@ class InputSpec(_Spec):
     crop: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
     colour: Literal["rgb", "bgr", "grey"] = "rgb"
     layout: Literal["chw", "hwc"] = "chw"
-    scale: float | str | None = None
+    scale: Annotated[float, Field(gt=0)] | str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     dtype: Literal["float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool"] | None = None
@@ -126,12 +129,13 @@ class InputSpec(_Spec):
     @classmethod
     def _check_scale(cls, value: float | str | None) -> float | str | None:
         if isinstance(value, str):
+            numerator, _, denominator = value.partition("/")
             try:
-                fraction = Fraction(value)
+                factor = float(numerator) / float(denominator or 1)
             except (ValueError, ZeroDivisionError) as error:
                 raise ValueError(f"{value!r} is no number and no fraction such as 1/255") from error
-            if fraction <= 0:
-                raise ValueError(f"{value!r} is not positive")
+            if not 0 < factor < math.inf:
+                raise ValueError(f"{value!r} is not positive and finite")
         return value
 
 
@@ -198,35 +202,57 @@ def _validate(adapter: TypeAdapter[T], content: Any, path: Path | str, keys: set
     try:
         return adapter.validate_python(content)
     except ValidationError as error:
-        faults = tuple(dict.fromkeys(_fault(dict(e), keys) for e in error.errors(include_url=False)))
+        faults = tuple(dict.fromkeys(_fault(dict(e), keys, content) for e in error.errors(include_url=False)))
         raise SpecError(path, faults) from error
 
 
-def _fault(error: dict[str, Any], keys: set[str]) -> str:
+_EXPECTED = {
+    "resize": "[height, width] or the length of the shorter side, 1 to 16384",
+    "crop": "[height, width], at least 1",
+    "scale": "a positive number or a fraction such as 1/255",
+    "mean": "a list of numbers, one per channel",
+    "std": "a list of positive numbers, one per channel",
+    "options": "true, false, a number or a text",
+}
+"""What pydantic would say in several errors, one per form that a value may have."""
+
+
+def _fault(error: dict[str, Any], keys: set[str], content: dict[Any, Any]) -> str:
     """Say one of pydantic's errors in one line that starts with the key's path."""
-    location = [str(part) for part in error["loc"]]
-    if location and location[0] in _KEYS_OF_METHOD:
+    location = list(error["loc"])
+    if len(location) > 1 and location[0] in _KEYS_OF_METHOD:
         del location[0]  # the union's tag, not a key
-    if location[:1] == ["inputs"]:
-        del location[3:]  # which branch of a union was tried
-    key = ".".join(location) or "method"
-    found = error.get("input")
-    kind = error["type"]
+    # Behind these stands a position in a list, or which branch of a union was tried.
+    del location[3 if location[:1] == ["inputs"] else 2 :]
+    key = ".".join(_brief(str(part), quoted=False) for part in location) or "method"
+    kind, found = error["type"], error.get("input")
     if kind == "extra_forbidden":
         valid = set(InputSpec.model_fields) if len(location) > 1 else keys
-        return f"{key}: unknown key{_nearest(location[-1], valid)}; expected one of {', '.join(sorted(valid))}"
-    if kind == "missing":
-        return f"{key}: this key is missing"
+        return f"{key}: unknown key{_nearest(str(location[-1]), valid)}; expected one of {', '.join(sorted(valid))}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         methods = ["entropy", "minmax", "percentile", *sorted(entry_points(group=METHODS_GROUP).names)]
-        tag = found.get("method") if isinstance(found, dict) else found
-        missing = kind == "union_tag_not_found"
-        hint = "" if missing else _nearest(str(tag), methods)
-        return f"method: {'this key is missing' if missing else f'found {tag!r}'}, expected one of {', '.join(methods)}{hint}"
-    if key.endswith("percentile"):
-        return f"{key}: {found!r} is not in (0, 100]"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{key}: found {found!r}, {message[:1].lower()}{message[1:]}"
+        if kind == "union_tag_not_found":
+            return f"method: this key is missing, expected one of {', '.join(methods)}"
+        hint = _nearest(str(content["method"]), methods)
+        return f"method: found {_brief(content['method'])}, expected one of {', '.join(methods)}{hint}"
+    field = location[2] if len(location) > 2 else location[0] if len(location) > 1 else ""  # noqa: PLR2004 - inputs.NAME.FIELD
+    if field in _EXPECTED:
+        value = content
+        for part in location:
+            value = value[part]
+        return f"{key}: found {_brief(value)}, expected {_EXPECTED[field]}"
+    if kind == "missing":
+        return f"{key}: this key is missing"
+    if key == "percentile":
+        return f"{key}: {_brief(found)} is not in (0, 100]"
+    message = str(error["msg"])
+    return f"{key}: found {_brief(found)}, {message[:1].lower()}{message[1:]}"
+
+
+def _brief(value: Any, *, quoted: bool = True) -> str:
+    """Return a value as a fault shows it: a hostile one may be a megabyte, or hold line ends."""
+    text = value if not quoted and value.isprintable() else repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _nearest(word: str, valid: set[str] | tuple[str, ...] | list[str]) -> str:
@@ -261,9 +287,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> Any:
     try:
+        if path.exists() and not path.is_file():
+            raise SpecError(path, ("is no regular file",))
         if path.stat().st_size > _LARGEST_FILE:
             raise SpecError(path, (f"the file is over {_LARGEST_FILE} bytes: a spec is a page of YAML",))
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except SpecError:
+        raise
     except FileNotFoundError as error:
         raise SpecError(path, ("no such file",)) from error
     except OSError as error:
@@ -274,8 +304,10 @@ def _read_yaml(path: Path) -> Any:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise SpecError(path, (f"{where}not valid YAML: {error.problem}",)) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SpecError(path, (f"not valid YAML: {type(error).__name__}",)) from error
+    except RecursionError as error:
+        raise SpecError(path, ("not valid YAML: nested too deeply",)) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(path, (f"not valid YAML: {str(error).splitlines()[0]}",)) from error
 
 
 VARIANTS_OF_RECIPE = get_args(EntropyRecipe.model_fields["variant"].annotation)

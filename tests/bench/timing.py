@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-__all__ = ["Ratio", "interleave", "ratio", "seconds"]
+__all__ = ["Ratio", "Times", "interleave", "measure", "ratio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What one contender took, per round.
+
+    Attributes:
+        wall: Seconds on the clock.
+        cpu: Seconds of processor time, all threads together: what other processes on the machine disturb least.
+    """
+
+    wall: list[float]
+    cpu: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +43,22 @@ class Ratio:
         return f"{self.middle:.{digits}f}x ({self.low:.{digits}f} .. {self.high:.{digits}f})"
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Return the wall time of one call."""
-    start = time.perf_counter()
+def measure(work: Callable[[], Any]) -> tuple[float, float]:
+    """Return wall and processor seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def interleave(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return wall seconds per contender and round: A B C A B C, after one round that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+def interleave(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
+    """Time the contenders in turn: A B C A B C, after one turn each that is not counted."""
+    times = {name: Times([], []) for name in contenders}
     for turn in range(rounds + 1):
         for name, work in contenders.items():
-            took = seconds(work)
+            wall, cpu = measure(work)
             if turn > 0:
-                times[name].append(took)
+                times[name].wall.append(wall)
+                times[name].cpu.append(cpu)
     return times
 
 

@@ -15,8 +15,8 @@ from trtcalib.errors import OutputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from trtcalib.collect import Progress
     from trtcalib.manifest import Finding
+    from trtcalib.passes import Progress
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.", show_default=False)]
 Data = Annotated[

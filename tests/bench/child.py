@@ -1,0 +1,76 @@
+"""One calibration in a process of its own: ``child.py trtcalib|onnxruntime PICTURES WORKERS``; prints JSON.
+
+A process of its own, because peak memory is a process's and never falls, and because a first call compiles or loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from models import MODELS, feeds, model_path
+
+MODEL = MODELS["yolo"]
+
+
+def main(tool: str, pictures: int, workers: int) -> None:
+    """Calibrate YOLOv8n by entropy, pictures made one at a time, and print seconds, peak memory and tensors."""
+    import onnxruntime  # noqa: F401 - both tools need it: outside the timing
+
+    list(feeds(MODEL, 1))  # decodes the pictures
+    start = time.perf_counter()
+    with contextlib.redirect_stdout(sys.stderr):
+        tensors = _trtcalib(pictures, workers) if tool == "trtcalib" else _onnxruntime(pictures)
+    taken = time.perf_counter() - start
+    json.dump({"seconds": taken, "peak_mb": _peak_mb(), "tensors": tensors}, sys.stdout)
+
+
+def _trtcalib(pictures: int, workers: int) -> int:
+    from trtcalib import calibrate
+
+    result = calibrate(model_path(MODEL), lambda: feeds(MODEL, pictures), "entropy", workers=workers)
+    return len(result.amax)
+
+
+def _onnxruntime(pictures: int) -> int:
+    from onnxruntime.quantization import calibrate
+
+    class Reader(calibrate.CalibrationDataReader):  # type: ignore[misc]  # untyped
+        def __init__(self) -> None:
+            self._feeds: Iterator[Any] = feeds(MODEL, pictures)
+
+        def get_next(self) -> Any:
+            return next(self._feeds, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = calibrate.create_calibrator(
+            str(model_path(MODEL)),
+            None,
+            augmented_model_path=str(Path(folder, "augmented.onnx")),
+            calibrate_method=calibrate.CalibrationMethod.Entropy,
+            extra_options={"num_bins": 2048, "num_quantized_bins": 128, "symmetric": False},
+        )
+        calibrator.collect_data(Reader())
+        return len(list(calibrator.compute_data().keys()))
+
+
+def _peak_mb() -> float:
+    """Return this process's peak resident memory; not getrusage's, which a child inherits from its parent on Linux."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
