@@ -63,6 +63,7 @@ class Batches:
         batch_size: Samples per batch.
         batching: What was asked for.
         seen: Samples that the last complete pass gave.
+        left_out: Samples at its end that could not fill the model's fixed batch.
     """
 
     def __init__(self, source: DataSource, batching: Batching, batch_size: int, samples_per_run: int) -> None:
@@ -70,6 +71,7 @@ class Batches:
         self.batching = batching
         self.batch_size = batch_size
         self.seen = 0
+        self.left_out = 0
         self._samples_per_run = samples_per_run
         self._rows_per_run = 1 if source.whole else samples_per_run
 
@@ -97,12 +99,14 @@ class Batches:
             DataError: If there are not enough samples for one inference, or for one batch with ``drop_last``.
         """
         run_limit = None if batches is None else batches * self.batch_size // self._samples_per_run
-        self.seen = 0
+        seen = 0
         for position, samples in enumerate(islice(self._grouped(), run_limit)):
             first = position * self._samples_per_run
-            self.seen = first + self._samples_per_run
+            seen = first + self._samples_per_run
             yield Run(first // self.batch_size, self._samples_per_run, _label(samples), _loader(samples))
-        if self.seen == 0:
+        if batches is None:
+            self.seen = seen
+        if seen == 0:
             needed = self.batch_size if self.batching.drop_last else self._samples_per_run
             raise DataError(self.source.name, f"fewer samples than the {needed} that one batch needs")
 
@@ -110,12 +114,13 @@ class Batches:
         """Yield the samples of one inference each; a rest that fills none is left out."""
         samples = self.source.samples(self._order())
         total = self.samples
-        limit = self.batching.max_samples if total is None else total
+        limit = self.batching.max_samples if total is None or not self.batching.drop_last else total
         taken: Iterator[Sample] = islice(samples, None if limit is None else limit * self._rows_per_run // self._samples_per_run)
         if total is None and self.batching.drop_last:
             taken = _full(taken, self.batch_size * self._rows_per_run // self._samples_per_run)
         while len(group := list(islice(taken, self._rows_per_run))) == self._rows_per_run:
             yield group
+        self.left_out = len(group)
 
     def _order(self) -> list[int] | None:
         """Return the sample order; the permutation is of the samples that ``max_samples`` leaves."""
@@ -125,8 +130,9 @@ class Batches:
         if size is None:
             # The source says why it has no random order.
             return []
-        used = size if self.batching.max_samples is None else min(size, self.batching.max_samples)
-        return np.random.Generator(np.random.PCG64(self.batching.shuffle)).permutation(used).tolist()  # type: ignore[no-any-return]
+        if self.batching.max_samples is not None:
+            size = min(size, self.batching.max_samples * self._rows_per_run // self._samples_per_run)
+        return np.random.Generator(np.random.PCG64(self.batching.shuffle)).permutation(size).tolist()  # type: ignore[no-any-return]
 
 
 def plan_batches(source: DataSource, fixed_batch: int | None, batching: Batching) -> Batches:

@@ -10,6 +10,7 @@ Memory: (workers + 1) x tensors x bins x 8 bytes for the counts, and one sample'
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,14 @@ def collect(
         MissingPackageError: If ONNX Runtime is not installed.
     """
     own = own_histograms(graph)
+    if all(tensor.kind == "constant" for tensor in own):
+        raise ModelError(graph.path, "the model computes no floating-point tensor: there is nothing to calibrate")
     constants = _constant_histograms(graph, {t.name for t in own}, bins)
     observer = _Observer(graph, [t for t in own if t.kind != "constant"], batches.source.name)
+    # Before the passes, so that the source's last pass, which its digest is of, is a whole one.
+    folded = {name: _single_histogram(name, values, bins) for name, values in observer.run_folded(batches).items()}
     passes = Passes(observer, batches, bins, workers or default_workers(), progress)
     found = passes.doubling() if policy == "doubling" else passes.planned(policy)
-    folded = {name: _single_histogram(name, values, bins) for name, values in observer.run_folded(batches).items()}
     once = {**constants, **folded}
     histograms = {**{name: h for name, (h, _) in once.items()}, **found.histograms}
     names = [t.name for t in own]
@@ -181,7 +185,7 @@ class _Observer:
         try:
             return list(self._session.run(names, dict(feed))) if names else []
         except Exception as error:
-            raise DataError(self._source, f"ONNX Runtime cannot run the model: {_first_line(error)}", label) from error
+            raise DataError(self._source, f"ONNX Runtime cannot run the model: {_reason(error)}", label) from error
 
     def _open(self, names: list[str]) -> onnxruntime.InferenceSession:
         runtime = _import_runtime()
@@ -196,10 +200,19 @@ class _Observer:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(self._graph.path, f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+            raise ModelError(self._graph.path, f"ONNX Runtime refuses the model: {_reason(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    """Return the telling part of one of ONNX Runtime's messages."""
-    text = str(error).strip().splitlines()
-    return text[0][:500] if text else type(error).__name__
+_PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S*/onnxruntime/\S+:\d+ .*?\) (?=[A-Z]))?")
+_NEW_OPSET = re.compile(r"Opset (\d+) is under development")
+
+
+def _reason(error: Exception) -> str:
+    """Return what one of ONNX Runtime's messages says, without codes and source files."""
+    text = str(error).strip()
+    newer = _NEW_OPSET.search(text)
+    if newer:
+        runtime = _import_runtime()
+        return f"opset {newer[1]} is newer than version {runtime.__version__} knows; update it, or export an older opset"
+    lines = _PREAMBLE.sub("", text).splitlines()
+    return lines[0][:500] if lines else type(error).__name__

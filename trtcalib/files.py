@@ -35,8 +35,9 @@ def open_atomically(path: Path | str) -> Iterator[BinaryIO]:
         OutputError: If it cannot be written; nothing is left behind, and what stood at ``path`` stays.
     """
     path = Path(path)
-    # Beside the target, so that the final rename stays on one file system.
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+    check_writable(path)
+    # Beside the target, so that the final rename stays on one file system; 40 characters are at most 160 bytes.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -59,14 +60,19 @@ def check_writable(path: Path | str) -> None:
         OutputError: If the folder is missing or not writable, or the path is a folder.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OutputError(path, "is a folder; expected the name of a file to write")
-    if path.exists() and not path.is_file():
-        raise OutputError(path, "is no regular file; a result takes the place of what stands there")
-    if not path.parent.is_dir():
-        raise OutputError(path, f"the folder {str(path.parent)!r} does not exist: create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(path, f"the folder {str(path.parent)!r} cannot be written to")
+    try:
+        if path.is_dir():
+            raise OutputError(path, "is a folder; expected the name of a file to write")
+        if path.exists() and not path.is_file():
+            raise OutputError(path, "is no regular file; a result takes the place of what stands there")
+        if not path.parent.is_dir():
+            raise OutputError(path, f"the folder {str(path.parent)!r} does not exist: create it first")
+        if not os.access(path.parent, os.W_OK):
+            raise OutputError(path, f"the folder {str(path.parent)!r} cannot be written to")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(path, f"cannot be written: {error.strerror or error}") from error
 
 
 def make_folder(path: Path | str) -> None:

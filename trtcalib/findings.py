@@ -18,7 +18,7 @@ CODES = {
     "infinite-values": "infinite values were left out of a tensor's histogram",
     "all-zero-tensor": "a tensor was zero in every sample",
     "first-batch-all-zero": "a tensor was zero in the whole first batch",
-    "partial-last-batch": "the last batch was not full",
+    "partial-last-batch": "the last batch was not full, or samples did not fill the model's fixed batch",
     "skipped-images": "images could not be decoded and were left out",
     "tensors-in-subgraphs": "tensors inside control flow cannot be observed",
     "unseen-tensor": "a tensor was never produced as floating point",
@@ -58,6 +58,11 @@ def _source_findings(graph: ModelGraph, batches: Batches, collection: Collection
             code="partial-last-batch",
             message=f"the last batch has {rest} of {batches.batch_size} samples; TensorRT needs full batches: "
             "use drop_last, or a batch size that divides the samples",
+        )
+    if batches.left_out:
+        yield Finding(
+            code="partial-last-batch",
+            message=f"{batches.left_out} samples at the end were left out: they do not fill the model's fixed batch",
         )
     skipped: Sequence[str] = getattr(batches.source, "skipped", ())
     if skipped:

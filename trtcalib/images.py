@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,8 @@ __all__ = ["decode_image", "image_files"]
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 _EIGHT_BIT_MODES = frozenset({"1", "CMYK", "HSV", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
+_PPM_16_BIT = 65535
+
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
@@ -45,28 +48,52 @@ def decode_image(file: Path, spec: InputSpec, source: str, label: str) -> NDArra
         DataError: If the file cannot be decoded, is larger than Pillow's bomb limit, or has more than 8 bits per channel.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                if image.mode not in _EIGHT_BIT_MODES:
-                    raise DataError(source, f"the image has mode {image.mode}; expected 8 bits per channel", label)
-                image.load()
-                pixels = image.convert("L" if spec.colour == "grey" else "RGB")
+        with _open(file) as image:
+            if image.mode not in _EIGHT_BIT_MODES or _is_narrowed(image):
+                found = f"mode {image.mode}" if image.mode not in _EIGHT_BIT_MODES else "16 bits per channel"
+                raise DataError(source, f"the image has {found}; expected 8 bits per channel", label)
+            image.load()
+            # Straight to RGB, Pillow would warn of a palette whose entries are partly transparent.
+            opaque = image.convert("RGBA") if "transparency" in image.info else image
+            pixels = opaque.convert("L" if spec.colour == "grey" else "RGB")
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on hostile bytes
         raise DataError(source, f"the image cannot be decoded: {error}", label) from error
-    return _to_array(_crop(_resize(pixels, spec), spec, source, label), spec)
+    return _to_array(_crop(_resize(pixels, spec, source, label), spec, source, label), spec)
 
 
-def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
+_OPENING = threading.Lock()
+"""Pillow tells of a bomb by a warning, and warning filters belong to the process, not to a thread."""
+
+
+def _open(file: Path) -> Image.Image:
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(file)
+
+
+def _is_narrowed(image: Image.Image) -> bool:
+    """Whether the file has more bits per channel than the mode that Pillow gives it: it decodes 48-bit RGB as RGB.
+
+    Only the decoder's arguments tell: ``RGB;16B``, or the largest value of a PPM.
+    """
+    arguments = [part for tile in getattr(image, "tile", ()) for part in np.atleast_1d(np.array(tile[3], object))]
+    return any(";16" in part if isinstance(part, str) else part == _PPM_16_BIT for part in arguments)
+
+
+def _resize(image: Image.Image, spec: InputSpec, source: str, label: str) -> Image.Image:
     if spec.resize is None:
         return image
     resample = _FILTERS[spec.interpolation]
     width, height = image.size
     if isinstance(spec.resize, int):
-        factor = spec.resize / min(width, height)
-        return image.resize((max(spec.resize, int(width * factor)), max(spec.resize, int(height * factor))), resample)
+        size = (spec.resize * width // min(width, height), spec.resize * height // min(width, height))
+        if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+            reason = f"the image is {height} x {width}; with a shorter side of {spec.resize} it would be {size[1]} x {size[0]}"
+            raise DataError(source, f"{reason}: refused", label)
+        return image.resize(size, resample)
     wanted_height, wanted_width = spec.resize
     if spec.fit == "stretch":
         return image.resize((wanted_width, wanted_height), resample)

@@ -84,12 +84,18 @@ def open_source(
         DataError: If there are no data, or they do not fit the inputs.
         SpecError: If a dataset YAML has faults.
     """
-    if isinstance(data, np.ndarray) or (isinstance(data, Mapping) and data):
+    if isinstance(data, np.ndarray | Mapping):
         return ArraySource("<arrays>", _by_input(data, inputs, "<arrays>"), inputs, {})
     if callable(data):
         return FunctionSource(getattr(data, "__qualname__", "<function>"), data, inputs)
-    if isinstance(data, Sequence) and not isinstance(data, str):
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes | bytearray):
         return FunctionSource("<sequence>", lambda: data, inputs)
+    if isinstance(data, Iterator):
+        raise DataError(
+            "<data>",
+            f"found a {type(data).__name__}, which can be read only once, and calibration reads the data more than once: "
+            "give the function that makes it, or a list",
+        )
     if not isinstance(data, str | Path):
         raise DataError("<data>", f"found {type(data).__name__}, expected a path, arrays, a sequence of feeds or a function")
     return _open_path(str(data), inputs, skip_bad_images=skip_bad_images, allow_code=allow_code)
@@ -97,7 +103,7 @@ def open_source(
 
 def _open_path(text: str, inputs: Sequence[ModelInput], *, skip_bad_images: bool, allow_code: bool) -> DataSource:
     path = Path(text)
-    if not path.exists():
+    if not _exists(path):
         match = _FUNCTION.fullmatch(text)
         if match and allow_code:
             return FunctionSource(text, _import_function(text, match[1], match[2]), inputs)
@@ -110,13 +116,20 @@ def _open_path(text: str, inputs: Sequence[ModelInput], *, skip_bad_images: bool
     return _open_files(path, DatasetSpec(source=path.name), inputs, skip_bad_images=skip_bad_images)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system
+        return False
+
+
 def _open_dataset(path: Path, spec: DatasetSpec, inputs: Sequence[ModelInput], *, skip_bad_images: bool) -> DataSource:
     known = {i.name for i in inputs}
     unknown = [name for name in spec.inputs if name not in known]
     if unknown:
         raise DataError(path, f"inputs.{unknown[0]}: the model has no such input; it has {', '.join(sorted(known))}")
     source = path.parent / spec.source
-    if not source.exists():
+    if not _exists(source):
         hint = "; a YAML file cannot name code to run" if _FUNCTION.fullmatch(spec.source) else ""
         raise DataError(path, f"source: {spec.source!r} does not exist beside this file{hint}")
     if spec.labels is not None and not (path.parent / spec.labels).is_file():
@@ -137,7 +150,7 @@ def _by_input(data: Any, inputs: Sequence[ModelInput], source: str) -> dict[str,
     """Map arrays to inputs by name; a lone array may have any name when the model has one input."""
     arrays = {"": data} if isinstance(data, np.ndarray) else dict(data)
     if len(arrays) == 1 and len(inputs) == 1:
-        return {inputs[0].name: np.asanyarray(next(iter(arrays.values())))}
+        return {inputs[0].name: _array(inputs[0].name, next(iter(arrays.values())), source)}
     missing = [i.name for i in inputs if i.name not in arrays]
     if missing:
         raise DataError(
@@ -145,7 +158,20 @@ def _by_input(data: Any, inputs: Sequence[ModelInput], source: str) -> dict[str,
             f"no array for input {missing[0]!r}; found {', '.join(map(repr, arrays)) or 'none'}, "
             f"the model needs {', '.join(repr(i.name) for i in inputs)}",
         )
-    return {i.name: np.asanyarray(arrays[i.name]) for i in inputs}
+    return {i.name: _array(i.name, arrays[i.name], source) for i in inputs}
+
+
+def _array(name: str, value: Any, source: str, sample: int | None = None) -> NDArray[Any]:
+    """Return a value as an array; a memory-mapped one stays so."""
+    try:
+        array = np.asanyarray(value)
+    except Exception as error:  # lists of unequal length, and whatever an object's own conversion raises
+        raise DataError(source, f"input {name!r} cannot be made an array: {str(error)[:200]}", sample) from error
+    if array.dtype.hasobject:
+        raise DataError(source, f"array {name!r} holds Python objects, expected numbers", sample)
+    if array.dtype.kind not in "biuf":
+        raise DataError(source, f"array {name!r} holds {array.dtype}, expected numbers or booleans", sample)
+    return array
 
 
 class ArraySource:
@@ -170,6 +196,7 @@ class ArraySource:
         self._length = _common_length(name, arrays)
         self._rows = {i.name: _has_batch_axis(name, arrays[i.name], i) for i in inputs}
         self.whole = not any(self._rows.values())
+        _check_rows_can_be_grouped(name, self._rows, inputs)
         for key, spec in preparation.items():
             if spec.resize is not None or spec.crop is not None:
                 raise DataError(name, f"inputs.{key}: resize and crop are for folders of images, not for arrays")
@@ -189,25 +216,22 @@ class ArraySource:
         if self._path is not None:
             digest.update(sha256_of(self._path).encode())
         else:
-            for name, array in self._arrays.items():
-                digest.update(f"{name} {array.dtype} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
+            _update(digest, self._arrays)
         return digest.hexdigest()
 
     def _load(self, index: int) -> Feed:
         feed = {}
         for name, array in self._arrays.items():
-            value = np.ascontiguousarray(array[index : index + 1] if self._rows[name] else array[index])
+            # Not ascontiguousarray, which gives a single number an axis.
+            value = np.asarray(array[index : index + 1] if self._rows[name] else array[index], order="C")
             spec = self._preparation.get(name)
-            feed[name] = value if spec is None else prepare(value, spec, self.name)
-        check_feed(feed, self._inputs, self.name, str(index))
+            feed[name] = value if spec is None else prepare(value, spec, self.name, str(index))
+        check_feed(feed, self._inputs, self.name, str(index), rows=not self.whole)
         return feed
 
 
 def _common_length(name: str, arrays: Mapping[str, NDArray[Any]]) -> int:
     for key, array in arrays.items():
-        if array.dtype.hasobject:
-            raise DataError(name, f"array {key!r} holds Python objects, which only pickle can read: refused")
         if array.ndim == 0:
             raise DataError(name, f"array {key!r} is a single number; its first axis must count samples")
     lengths = {key: len(array) for key, array in arrays.items()}
@@ -230,6 +254,18 @@ def _has_batch_axis(name: str, array: NDArray[Any], model_input: ModelInput) -> 
         f"input {model_input.name!r} got an array of shape {array.shape}; expected {_shape_text(model_input.shape)} with "
         "samples along the first axis, or one axis more with whole feeds along it",
     )
+
+
+def _check_rows_can_be_grouped(name: str, rows: Mapping[str, bool], inputs: Sequence[ModelInput]) -> None:
+    """Refuse an input without a batch axis beside rows that must be grouped to a fixed batch."""
+    whole = [i.name for i in inputs if not rows[i.name]]
+    fixed = [i.name for i in inputs if rows[i.name] and i.shape and (i.shape[0] or 1) > 1]
+    if whole and fixed:
+        raise DataError(
+            name,
+            f"input {fixed[0]!r} got single rows of its fixed batch, but input {whole[0]!r} whole feeds: "
+            "give whole feeds for all inputs (one axis more, samples along the first)",
+        )
 
 
 class ImageSource:
@@ -292,11 +328,11 @@ class ImageSource:
     def _load(self, file: Path) -> Feed:
         pixels = decode_image(file, self._spec, self.name, self._label(file))
         wanted = self._inputs[0]
-        value = prepare(pixels[np.newaxis], self._spec, self.name)
+        value = prepare(pixels[np.newaxis], self._spec, self.name, self._label(file))
         if self._spec.dtype is None:
             value = value.astype(wanted.dtype)
         feed = {wanted.name: value}
-        check_feed(feed, self._inputs, self.name, self._label(file))
+        check_feed(feed, self._inputs, self.name, self._label(file), rows=True)
         return feed
 
 
@@ -307,7 +343,9 @@ class FunctionSource:
         self.name = name
         self._function = function
         self._inputs = inputs
+        self._last: Iterator[Any] | None = None
         self._digest = hashlib.sha256()
+        self._feeds_digested = 0
         firsts = {i.shape[0] if i.shape else None for i in inputs}
         # Rows can be told apart only where every input has a batch axis that may be of any size.
         self._splits = firsts == {None} and all(i.shape is None or i.shape for i in inputs)
@@ -321,45 +359,82 @@ class FunctionSource:
         """Call the function and yield its feeds, split into single samples where the batch axis is free."""
         if order is not None:
             raise DataError(self.name, "a function gives its samples in its own order: shuffle them there, or save a .npz")
-        self._digest = hashlib.sha256()
-        position = 0
-        for feed in self._feeds():
-            for sample in self._split(feed, position):
+        digest = hashlib.sha256()
+        feeds = self._start()
+        position = count = 0
+        while (feed := self._next(feeds, position)) is not _END:
+            arrays = self._checked(feed, position)
+            _update(digest, arrays)
+            count += 1
+            if count >= self._feeds_digested:
+                # A pass over the first batch alone must not take the place of a whole one.
+                self._digest, self._feeds_digested = digest, count
+            for sample in self._split(arrays, position):
                 yield sample
                 position += 1
         if position == 0:
-            raise DataError(self.name, "the function gave no samples")
+            again = " when it was called again: it must start anew on each call" if self._feeds_digested else ""
+            raise DataError(self.name, f"the function gave no samples{again}")
 
     def sha256(self) -> str:
-        """Return the digest of what the last pass gave."""
+        """Return the digest of what the longest pass gave."""
         return self._digest.hexdigest()
 
-    def _feeds(self) -> Iterator[Any]:
+    def _start(self) -> Iterator[Any]:
         try:
-            yield from self._function()
-        except (TrtcalibError, GeneratorExit):
+            found = self._function()
+        except TrtcalibError:
             raise
         except Exception as error:
             raise DataError(self.name, f"the function raised {type(error).__name__}: {error}") from error
+        if isinstance(found, Iterator) and found is self._last:
+            raise DataError(
+                self.name, "the function returned the same generator again, which can be read only once: make a new one on each call"
+            )
+        try:
+            feeds = iter(() if isinstance(found, Mapping) else found)
+        except TypeError as error:
+            raise DataError(
+                self.name, f"the function returned {type(found).__name__}, expected an iterable of feeds: yield them, or return a list"
+            ) from error
+        self._last = feeds
+        return feeds
 
-    def _split(self, feed: Any, position: int) -> list[Sample]:
+    def _next(self, feeds: Iterator[Any], position: int) -> Any:
+        try:
+            return next(feeds, _END)
+        except TrtcalibError:
+            raise
+        except Exception as error:
+            raise DataError(self.name, f"the function raised {type(error).__name__}: {error}", position) from error
+
+    def _checked(self, feed: Any, position: int) -> dict[str, NDArray[Any]]:
         if not isinstance(feed, Mapping):
             raise DataError(self.name, f"found {type(feed).__name__}, expected a mapping of input name to array", position)
-        arrays = {str(name): np.ascontiguousarray(value) for name, value in feed.items()}
+        arrays = {str(key): np.asarray(_array(str(key), value, self.name, position), order="C") for key, value in feed.items()}
         check_feed(arrays, self._inputs, self.name, str(position))
-        for name in sorted(arrays):
-            self._digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-            self._digest.update(arrays[name].tobytes())
-        rows = {len(array) for array in arrays.values()} if self._splits else {1}
+        return arrays
+
+    def _split(self, arrays: Mapping[str, NDArray[Any]], position: int) -> list[Sample]:
+        rows = {len(array) if array.ndim else 1 for array in arrays.values()} if self._splits else {1}
         if len(rows) > 1:
             raise DataError(self.name, f"the inputs have different batch sizes: {sorted(rows)}", position)
         count = rows.pop()
-        if count == 1 or not self._splits:
+        if count == 1:
             return [Sample(str(position), lambda: arrays)]
         return [
             Sample(str(position + row), lambda row=row: {n: a[row : row + 1] for n, a in arrays.items()})  # type: ignore[misc]  # bound early
             for row in range(count)
         ]
+
+
+_END = object()
+
+
+def _update(digest: hashlib._Hash, arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode("utf-8", "surrogatepass"))
+        digest.update(np.ascontiguousarray(array).tobytes())
 
 
 def _import_function(text: str, module: str, function: str) -> Callable[[], Iterable[Any]]:
@@ -380,8 +455,15 @@ def _import_function(text: str, module: str, function: str) -> Callable[[], Iter
     return found  # type: ignore[no-any-return]  # what it returns is checked feed by feed
 
 
-def check_feed(feed: Feed, inputs: Sequence[ModelInput], source: str, sample: str) -> None:
+def check_feed(feed: Feed, inputs: Sequence[ModelInput], source: str, sample: str, *, rows: bool = False) -> None:
     """Check that a feed fits the model.
+
+    Args:
+        feed: Arrays by input name.
+        inputs: What the model takes.
+        source: What an error calls the data.
+        sample: What an error calls the feed.
+        rows: Whether the feed is one row of a fixed batch, to be put together with its neighbours.
 
     Raises:
         DataError: If an input is missing or unknown, or has another dtype, rank or size than the model states.
@@ -393,38 +475,37 @@ def check_feed(feed: Feed, inputs: Sequence[ModelInput], source: str, sample: st
         if array.dtype != wanted.dtype:
             hint = f"convert it with .astype(numpy.{wanted.dtype}), or state dtype: {wanted.dtype} in a dataset YAML"
             raise DataError(source, f"input {wanted.name!r} is {array.dtype}, the model takes {wanted.dtype}: {hint}", sample)
-        shape = wanted.shape
-        if shape is not None and (
-            array.ndim != len(shape) or any(w is not None and w != n for w, n in zip(shape, array.shape, strict=True))
-        ):
-            # A row of a fixed batch is put together with its neighbours later, so its first axis may be 1.
-            if array.ndim == len(shape) and array.shape[0] == 1 and _fits(array.shape[1:], shape[1:]):
-                continue
-            raise DataError(
-                source, f"input {wanted.name!r} has shape {array.shape}, the model takes {_shape_text(shape)}", sample
-            )
+        if not _fits(array.shape, wanted.shape, rows=rows):
+            assert wanted.shape is not None
+            reason = f"input {wanted.name!r} has shape {array.shape}, the model takes {_shape_text(wanted.shape)}"
+            raise DataError(source, reason, sample)
     unknown = [name for name in feed if name not in {i.name for i in inputs}]
     if unknown:
         known = ", ".join(repr(i.name) for i in inputs)
         raise DataError(source, f"the model has no input {unknown[0]!r}; it has {known}", sample)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return all(w is None or w == n for w, n in zip(wanted, shape, strict=True))
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None, *, rows: bool) -> bool:
+    if wanted is None:
+        return True
+    if rows and shape[:1] == (1,):
+        wanted = (None, *wanted[1:])
+    return len(shape) == len(wanted) and all(w is None or w == n for w, n in zip(wanted, shape, strict=True))
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-def prepare(value: NDArray[Any], spec: InputSpec, source: str) -> NDArray[Any]:
+def prepare(value: NDArray[Any], spec: InputSpec, source: str, sample: str) -> NDArray[Any]:
     """Apply scale, mean, std and dtype in float32; ``value`` has a batch axis, channels where the layout puts them.
 
     Raises:
-        DataError: If mean or std do not have one number per channel.
+        DataError: If mean or std do not have one number per channel, or a value does not fit an integer dtype.
     """
-    if spec.scale is not None or spec.mean is not None or spec.std is not None:
-        value = value.astype(np.float32)
+    with np.errstate(all="ignore"):  # what becomes infinite or NaN is refused where it is counted
+        if spec.scale is not None or spec.mean is not None or spec.std is not None:
+            value = value.astype(np.float32)
         if isinstance(spec.scale, str):
             numerator, _, denominator = spec.scale.partition("/")
             value = value * np.float32(float(numerator)) / np.float32(float(denominator or 1))
@@ -434,7 +515,16 @@ def prepare(value: NDArray[Any], spec: InputSpec, source: str) -> NDArray[Any]:
             value = value - _per_channel(spec.mean, value, spec, source)
         if spec.std is not None:
             value = value / _per_channel(spec.std, value, spec, source)
-    return value if spec.dtype is None else value.astype(np.dtype(spec.dtype))
+        return value if spec.dtype is None else _cast(value, np.dtype(spec.dtype), source, sample)
+
+
+def _cast(value: NDArray[Any], dtype: np.dtype[Any], source: str, sample: str) -> NDArray[Any]:
+    if dtype.kind in "iu" and value.dtype.kind != "b":
+        limits = np.iinfo(dtype)
+        fits = (value >= limits.min) & (value <= limits.max)  # false for NaN
+        if not fits.all():
+            raise DataError(source, f"the value {value[~fits][0]!r} does not fit dtype {dtype}", sample)
+    return value.astype(dtype)
 
 
 def _per_channel(numbers: tuple[float, ...], value: NDArray[Any], spec: InputSpec, source: str) -> NDArray[np.float32]:

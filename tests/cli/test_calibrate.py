@@ -242,7 +242,7 @@ def test_recipes_from_yaml(done, net, recipe, same_as):
     assert (net / "recipe.cache").read_bytes() == (net / "name.cache").read_bytes()
 
 
-@pytest.mark.parametrize("variant", ["tensorrt", "pseudocode", "smoothed", "pytorch-quantization"])
+@pytest.mark.parametrize("variant", ["pseudocode", "pytorch-quantization"])
 def test_variants_of_the_search_come_from_a_recipe(done, net, variant):
     (net / "recipe.yaml").write_text(f"method: entropy\nvariant: {variant}\n")
     done(*CALIBRATE, "-o", "out.cache", "--calibrator", "recipe.yaml")
