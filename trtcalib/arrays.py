@@ -106,7 +106,7 @@ def _map(path: Path, file: IO[bytes], start: int, size: int, label: Path | str) 
     """Map the array whose header starts at ``start``; header and values have ``size`` bytes."""
     file.seek(start)
     try:
-        shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)  # type: ignore[no-untyped-call]  # numpy leaves these untyped
+        shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
     except Exception as error:  # numpy reads the header as Python literals, which fail in many ways
         raise DataError(label, "not a .npy array, or truncated: its header cannot be read") from error
     if dtype.hasobject:

@@ -95,11 +95,12 @@ def solve(collected: Calibration, calibrator: str | Path | Recipe) -> Calibratio
             f"{facts.range!r} and {facts.bins} bins: run calibrate again"
         )
         raise SpecError("recipe", (fault,))
-    clips = {name: clip_point(histogram, recipe) for name, histogram in collected.histograms.items()}
-    for tensor in collected.tensors:
-        if tensor.kind in ("constant", "folded") and tensor.name in clips and tensor.name in collected.infinite:
-            # TensorRT does not clamp: a constant that holds -inf gets an infinite scale.
-            clips[tensor.name] = ClipPoint(np.float32(np.inf), clips[tensor.name].bin_m)
+    # TensorRT does not clamp: a constant that holds -inf gets an infinite scale.
+    endless = {t.name for t in collected.tensors if t.kind in ("constant", "folded") and t.name in collected.infinite}
+    clips = {
+        name: ClipPoint(np.float32(np.inf), None) if name in endless else clip_point(histogram, recipe)
+        for name, histogram in collected.histograms.items()
+    }
     return replace(collected, recipe=recipe, clips=clips)
 
 

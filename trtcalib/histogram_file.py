@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from trtcalib.calibration import Calibration
 from trtcalib.core.histogram import Histogram
@@ -33,6 +34,9 @@ _LARGEST = 4 << 30
 """Unpacked bytes up to which a file is read: 100,000 histograms of 2048 bins are 1.6 GB."""
 
 _NUMBERS = ("range", "first_max", "maximum", "doublings", "clamped")
+
+_KINDS = {"counts": "i", "bins": "i", "range": "f", "first_max": "f", "maximum": "f", "doublings": "i", "clamped": "i"}
+"""NumPy's kind of each array: signed integers and floating point."""
 
 
 def save_histograms(calibration: Calibration, path: Path | str) -> None:
@@ -80,10 +84,12 @@ def load_histograms(path: Path | str) -> Calibration:
     try:
         about = json.loads(arrays["about"].tobytes())
         if about["format"] > FORMAT:
-            raise HistogramError(f"{path}: format {about['format']} is newer than this trtcalib reads ({FORMAT}): update it")
+            raise HistogramError(f"format {about['format']} is newer than this trtcalib reads ({FORMAT}): update it")
+        tensors = tuple(TypeAdapter(list[GraphTensor]).validate_python(about["tensors"]))
+        _check_sources(tensors)
         return Calibration(
             recipe=TypeAdapter(Recipe).validate_python(about["recipe"]),
-            tensors=tuple(TypeAdapter(list[GraphTensor]).validate_python(about["tensors"])),
+            tensors=tensors,
             histograms=_histograms(about["names"], arrays),
             infinite=TypeAdapter(dict[str, int]).validate_python(about["infinite"]),
             provenance=with_absolute_paths(Provenance.model_validate(about["provenance"]), path.parent),
@@ -91,32 +97,52 @@ def load_histograms(path: Path | str) -> Calibration:
         )
     except HistogramError as error:
         raise HistogramError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError, ValidationError) as error:
-        raise HistogramError(f"{path}: not a file that --histograms wrote: {str(error).splitlines()[0]}") from error
+    except KeyError as error:
+        raise HistogramError(f"{path}: not a file that --histograms wrote: {error} is missing") from error
+    except (TypeError, ValueError, IndexError, RecursionError) as error:
+        raise HistogramError(f"{path}: not a file that --histograms wrote: {str(error).splitlines()[0][:200]}") from error
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(info.file_size for info in archive.infolist())
-            if size > _LARGEST:
-                raise HistogramError(f"{path}: unpacks to {size} bytes, more than the {_LARGEST} that are read")
+        if size > _LARGEST:
+            raise HistogramError(f"{path}: unpacks to {size} bytes, more than the {_LARGEST} that are read")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    except HistogramError:
+        raise
     except FileNotFoundError as error:
         raise HistogramError(f"{path}: no such file") from error
     except OSError as error:
         raise HistogramError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise HistogramError(f"{path}: not a .npz file, or truncated: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # zipfile, its decoders and numpy raise almost anything on hostile bytes
+        raise HistogramError(f"{path}: not a .npz file, or truncated: {(str(error).splitlines() or ['?'])[0][:200]}") from error
+
+
+def _check_sources(tensors: Sequence[GraphTensor]) -> None:
+    seen: set[str] = set()
+    for tensor in tensors:
+        source = tensor.view_of or tensor.scale_of
+        if source is not None and source not in seen:
+            raise HistogramError(f"tensor {tensor.name!r} derives from {source!r}, which does not stand before it")
+        seen.add(tensor.name)
 
 
 def _histograms(names: list[str], arrays: dict[str, NDArray[Any]]) -> dict[str, Histogram]:
+    for key, kind in _KINDS.items():
+        if arrays[key].dtype.kind != kind or arrays[key].ndim != 1:
+            raise HistogramError(f"array {key!r} is {arrays[key].dtype} of shape {arrays[key].shape}: damaged")
+    if not len(names) == len(arrays["bins"]) == len(arrays["range"]) or arrays["bins"].sum() != len(arrays["counts"]):
+        raise HistogramError("the numbers of names, bins and counts do not fit together: damaged")
     ends = np.cumsum(arrays["bins"])
     columns = [arrays[name] for name in _NUMBERS]
     histograms = {}
     for row, name in enumerate(names):
         range_, first_max, maximum, doublings, clamped = (column[row] for column in columns)
+        if not (range_ >= 0 and 0 <= first_max < np.inf and 0 <= maximum < np.inf and doublings >= 0):
+            raise HistogramError(f"histogram {name!r} has a range, maximum or number of doublings that cannot be: damaged")
         histograms[str(name)] = Histogram(
             counts=arrays["counts"][ends[row] - arrays["bins"][row] : ends[row]],
             range=range_,

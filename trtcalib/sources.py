@@ -164,7 +164,7 @@ def _by_input(data: Any, inputs: Sequence[ModelInput], source: str) -> dict[str,
 def _array(name: str, value: Any, source: str, sample: int | None = None) -> NDArray[Any]:
     """Return a value as an array; a memory-mapped one stays so."""
     try:
-        array = np.asanyarray(value)
+        array: NDArray[Any] = np.asanyarray(value)
     except Exception as error:  # lists of unequal length, and whatever an object's own conversion raises
         raise DataError(source, f"input {name!r} cannot be made an array: {str(error)[:200]}", sample) from error
     if array.dtype.hasobject:
@@ -373,7 +373,7 @@ class FunctionSource:
                 yield sample
                 position += 1
         if position == 0:
-            again = " when it was called again: it must start anew on each call" if self._feeds_digested else ""
+            again = " when it was called again: it must start anew on each call" if self._feeds_digested > count else ""
             raise DataError(self.name, f"the function gave no samples{again}")
 
     def sha256(self) -> str:
@@ -382,7 +382,7 @@ class FunctionSource:
 
     def _start(self) -> Iterator[Any]:
         try:
-            found = self._function()
+            found: Any = self._function()
         except TrtcalibError:
             raise
         except Exception as error:
@@ -391,14 +391,12 @@ class FunctionSource:
             raise DataError(
                 self.name, "the function returned the same generator again, which can be read only once: make a new one on each call"
             )
-        try:
-            feeds = iter(() if isinstance(found, Mapping) else found)
-        except TypeError as error:
+        if isinstance(found, Mapping) or not (isinstance(found, Iterable) or hasattr(found, "__getitem__")):
             raise DataError(
                 self.name, f"the function returned {type(found).__name__}, expected an iterable of feeds: yield them, or return a list"
-            ) from error
-        self._last = feeds
-        return feeds
+            )
+        self._last = iter(found)
+        return self._last
 
     def _next(self, feeds: Iterator[Any], position: int) -> Any:
         try:

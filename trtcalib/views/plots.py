@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -32,11 +34,14 @@ def draw_histogram(name: str, histogram: Histogram, marks: Mapping[str, float]) 
 
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    range_ = float(histogram.range) if np.isfinite(histogram.range) and histogram.range > 0 else 1.0
+    # Past float32 the range is infinite there, not here.
+    range_ = math.ldexp(float(histogram.first_max), histogram.doublings) if np.isinf(histogram.range) else float(histogram.range)
+    range_ = range_ or 1.0
     edges = np.linspace(0.0, range_, histogram.bins + 1)
     axes.stairs(histogram.counts, edges, fill=True, color="#9ab8d3", label=f"{histogram.total:,} values of |x|")
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.7)
+    if histogram.counts.any():
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.7)
     if histogram.maximum < histogram.range:
         axes.axvspan(float(histogram.maximum), range_, color="#eeeeee", zorder=0, label="empty: the range is past the maximum")
     for index, (method, amax) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
@@ -49,7 +54,8 @@ def draw_histogram(name: str, histogram: Histogram, marks: Mapping[str, float]) 
     axes.set_title(f"{shortened(name, 70)} — {histogram.bins} bins over [0, {range_:.5g}]{grown}", parse_math=False)
     axes.set_xlabel("|x|")
     axes.set_ylabel("values per bin (log)")
-    axes.legend(loc="upper right", fontsize="small")
+    for text in axes.legend(loc="upper right", fontsize="small").get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -58,5 +64,6 @@ def save_figure(figure: Figure, file: BinaryIO, kind: str) -> None:
     import matplotlib as mpl
 
     # The salt fixes the ids inside an SVG; without metadata there is no date.
-    with mpl.rc_context({"svg.hashsalt": "trtcalib", "svg.fonttype": "path"}):
+    with mpl.rc_context({"svg.hashsalt": "trtcalib", "svg.fonttype": "path"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for it
         figure.savefig(file, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else {"Software": None})

@@ -23,7 +23,7 @@ def comparison_table(calibrations: Mapping[str, Calibration]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("tensor", overflow="fold")
     for heading in ("range", "bins", *(f"amax {method}" for method in calibrations), "scale"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(Text(heading), justify="right", no_wrap=True)  # Text: a method's name is no markup
     amax = {method: calibration.amax for method, calibration in calibrations.items()}
     for name, scale in first.scales.items():
         origin = first.origins[name]
