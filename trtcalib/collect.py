@@ -203,7 +203,7 @@ class _Observer:
             raise ModelError(self._graph.path, f"ONNX Runtime refuses the model: {_reason(error)}") from error
 
 
-_PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:\S*/onnxruntime/\S+:\d+ .*?\) (?=[A-Z]))?")
+_NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |\S*/onnxruntime/\S+:\d+ .*?\) (?=\S)")
 _NEW_OPSET = re.compile(r"Opset (\d+) is under development")
 
 
@@ -214,5 +214,5 @@ def _reason(error: Exception) -> str:
     if newer:
         runtime = _import_runtime()
         return f"opset {newer[1]} is newer than version {runtime.__version__} knows; update it, or export an older opset"
-    lines = _PREAMBLE.sub("", text).splitlines()
+    lines = _NOISE.sub("", text).splitlines()
     return lines[0][:500] if lines else type(error).__name__

@@ -38,7 +38,7 @@ def data_findings(graph: ModelGraph, batches: Batches, collection: Collection) -
             code="infinite-values", tensor=name, message=f"{count} infinite {values} left out {where} {name!r}"
         )
     for name, histogram in collection.histograms.items():
-        if histogram.maximum == 0:
+        if histogram.maximum == 0 and histogram.total:
             yield Finding(
                 code="all-zero-tensor", tensor=name, message=f"{name!r} is zero in every sample; its scale is written as 0"
             )

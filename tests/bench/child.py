@@ -1,4 +1,4 @@
-"""One calibration in a process of its own: ``child.py trtcalib|onnxruntime PICTURES WORKERS``; prints JSON.
+"""One calibration in a process of its own: ``child.py trtcalib|onnxruntime PICTURES WORKERS [--collect-only]``; prints JSON.
 
 A process of its own, because peak memory is a process's and never falls, and because a first call compiles or loads.
 """
@@ -19,26 +19,32 @@ from models import MODELS, feeds, model_path
 MODEL = MODELS["yolo"]
 
 
-def main(tool: str, pictures: int, workers: int) -> None:
+def main(tool: str, pictures: int, workers: int, *, search: bool) -> None:
     """Calibrate YOLOv8n by entropy, pictures made one at a time, and print seconds, peak memory and tensors."""
     import onnxruntime  # noqa: F401 - both tools need it: outside the timing
 
     list(feeds(MODEL, 1))  # decodes the pictures
     start = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
-        tensors = _trtcalib(pictures, workers) if tool == "trtcalib" else _onnxruntime(pictures)
+        tensors, searched = (
+            _trtcalib(pictures, workers) if tool == "trtcalib" else _onnxruntime(pictures, search=search)
+        )
     taken = time.perf_counter() - start
-    json.dump({"seconds": taken, "peak_mb": _peak_mb(), "tensors": tensors}, sys.stdout)
+    json.dump({"seconds": taken, "search": searched, "peak_mb": _peak_mb(), "tensors": tensors}, sys.stdout)
 
 
-def _trtcalib(pictures: int, workers: int) -> int:
-    from trtcalib import calibrate
+def _trtcalib(pictures: int, workers: int) -> tuple[int, float]:
+    """Return the number of tensors, and the seconds of a second search over the same histograms (calibrate() holds one)."""
+    from trtcalib import calibrate, solve
 
     result = calibrate(model_path(MODEL), lambda: feeds(MODEL, pictures), "entropy", workers=workers)
-    return len(result.amax)
+    start = time.perf_counter()
+    solve(result, "entropy")
+    return len(result.amax), time.perf_counter() - start
 
 
-def _onnxruntime(pictures: int) -> int:
+def _onnxruntime(pictures: int, *, search: bool) -> tuple[int, float]:
+    """Return the number of tensors, and the seconds of the search."""
     from onnxruntime.quantization import calibrate
 
     class Reader(calibrate.CalibrationDataReader):  # type: ignore[misc]  # untyped
@@ -57,7 +63,9 @@ def _onnxruntime(pictures: int) -> int:
             extra_options={"num_bins": 2048, "num_quantized_bins": 128, "symmetric": False},
         )
         calibrator.collect_data(Reader())
-        return len(list(calibrator.compute_data().keys()))
+        start = time.perf_counter()
+        tensors = len(list(calibrator.compute_data().keys())) if search else 0
+        return tensors, time.perf_counter() - start
 
 
 def _peak_mb() -> float:
@@ -73,4 +81,4 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), search="--collect-only" not in sys.argv)

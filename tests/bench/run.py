@@ -24,7 +24,17 @@ from search import search_section
 
 from trtcalib.collect import SESSION_OPTIONS, default_workers
 
-PACKAGES = ("trtcalib", "onnxruntime", "onnx", "numpy", "numba", "scipy", "nudenet", "rapidocr-onnxruntime", "scikit-image")
+PACKAGES = (
+    "trtcalib",
+    "onnxruntime",
+    "onnx",
+    "numpy",
+    "numba",
+    "scipy",
+    "nudenet",
+    "rapidocr-onnxruntime",
+    "scikit-image",
+)
 
 
 def main() -> None:

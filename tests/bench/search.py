@@ -42,7 +42,11 @@ def search_section(*, quick: bool) -> Section:
             calls = CALLS if name in ("tensorrt", "pytorch-quantization") else 1
             times.append(median(measure(lambda h=histogram, n=name: entropy_bin(h, n))[0] for _ in range(calls)))
     rows = [("published loop (Python, scipy)", f"{median(loop) * 1e3:.0f}", "1x", "")]
-    facts: dict[str, object] = {"published loop": {"ms": median(loop) * 1e3}, "histograms": len(histograms), "agree": agree}
+    facts: dict[str, object] = {
+        "published loop": {"ms": median(loop) * 1e3},
+        "histograms": len(histograms),
+        "agree": agree,
+    }
     for name, times in variants.items():
         each = [a / b for a, b in zip(loop, times, strict=True)]
         gain = Ratio(median(each), min(each), max(each))

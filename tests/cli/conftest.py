@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import trtcalib
@@ -25,6 +26,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("COLUMNS", "100")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):  # Rich takes them for a terminal
+        monkeypatch.delenv(name, raising=False)
     # Processes of their own find the package where this one found it, installed or not.
     root = str(Path(trtcalib.__file__).resolve().parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])))
@@ -92,8 +95,6 @@ def misused(cli: Callable[..., Result], folder: Path) -> Callable[..., str]:
 @pytest.fixture
 def net(folder: Path) -> Path:
     """``model.onnx`` with ``data.npy``, 40 samples, in the current folder."""
-    import numpy as np
-
     save_model(folder / "model.onnx", NET)
     np.save(folder / "data.npy", normal(40, 4))
     return folder

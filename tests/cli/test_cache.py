@@ -17,7 +17,9 @@ def made(done, net):
 
 
 def write(folder, *lines, header="TRT-101601-EntropyCalibration2"):
-    content = b"\n".join([header.encode(), *(line if isinstance(line, bytes) else line.encode() for line in lines), b""])
+    content = b"\n".join(
+        [header.encode(), *(line if isinstance(line, bytes) else line.encode() for line in lines), b""]
+    )
     (folder / "a.cache").write_bytes(content)
 
 
@@ -27,7 +29,7 @@ def write(folder, *lines, header="TRT-101601-EntropyCalibration2"):
 def test_show_prints_hex_scale_and_amax(done, folder):
     write(folder, "input: 3c010a14", "weird: name: 3f800000")
     lines = [line.split() for line in done("cache", "show", "a.cache").out.splitlines() if line.strip()]
-    assert lines[0] == "TRT-101601-EntropyCalibration2: 2 tensors, TensorRT 10.16.1, EntropyCalibration2".split()
+    assert " ".join(lines[0]) == "TRT-101601-EntropyCalibration2: 2 tensors, TensorRT 10.16.1, EntropyCalibration2"
     assert lines[1] == ["tensor", "hex", "scale", "amax"]
     assert lines[3:] == [["input", "3c010a14", "0.007875938", "1.0002"], ["weird:", "name", "3f800000", "1", "127"]]
 
@@ -78,7 +80,15 @@ def test_show_json(done, folder):
 
 @pytest.mark.parametrize("json_", [False, True])
 def test_hostile_names_cannot_drive_the_terminal(done, folder, json_):
-    write(folder, "\x1b[2Jgone: 1", "\x07bell\r\x08: 2", b"not \xff utf-8: 3", "right\u202eleft: 4", "[red]x[/red]: 5", "a" * 9999 + ": 6")
+    write(
+        folder,
+        "\x1b[2Jgone: 1",
+        "\x07bell\r\x08: 2",
+        b"not \xff utf-8: 3",
+        "right\u202eleft: 4",
+        "[red]x[/red]: 5",
+        "a" * 9999 + ": 6",
+    )
     result = done("cache", "show", "a.cache", *["--json"] * json_)
     shown = result.out + result.err
     assert not set(shown) & {"\x1b", "\x07", "\x08", "\r", "\u202e", "\udcff"}
@@ -92,9 +102,9 @@ def test_hostile_names_cannot_drive_the_terminal(done, folder, json_):
 def test_oddities_are_findings_on_stderr(done, folder):
     write(folder, "a: 0", "a: 7fc00000", "b: bf800000", header="TRT-8601-OwnCalibration")
     result = done("cache", "show", "a.cache")
-    assert [line.partition(": ")[2] for line in result.err.splitlines()] == [
-        "unknown algorithm 'OwnCalibration' in the header: expected one of EntropyCalibration2, MinMaxCalibration, "
-        "EntropyCalibration, LegacyCalibration",
+    first, *rest = [line.partition(": ")[2] for line in result.err.splitlines()]
+    assert first.startswith("unknown algorithm 'OwnCalibration' in the header: expected one of EntropyCalibration2, ")
+    assert rest == [
         "tensor 'a' stands 2 times; the last is used",
         "tensor 'a' has a zero scale",
         "tensor 'a' has a NaN scale",
@@ -107,7 +117,10 @@ def test_oddities_are_findings_on_stderr(done, folder):
     [
         (b"", ["1: found nothing", "expected a header such as 'TRT-101601-EntropyCalibration2'"]),
         (b"\x80\x81\x00 binary", ["1: found", "is it a calibration cache?"]),
-        (b"TRT-8601-MinMaxCalibration\nx: 1\nno separator\n", ["3: found 'no separator'", "'tensor name: hexadecimal scale'"]),
+        (
+            b"TRT-8601-MinMaxCalibration\nx: 1\nno separator\n",
+            ["3: found 'no separator'", "'tensor name: hexadecimal scale'"],
+        ),
         (b"TRT-8601-MinMaxCalibration\nx: 0x12\n", ["2: tensor 'x' has scale '0x12'", "hexadecimal digits"]),
         (b"TRT-8601-MinMaxCalibration\nx: 123456789\n", ["2: tensor 'x'", "one to eight hexadecimal digits"]),
     ],

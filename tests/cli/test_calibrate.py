@@ -73,7 +73,9 @@ def test_the_scales_are_those_of_the_core(done, net):
     lines = scale_hex(net / "out.cache")
     assert list(lines) == ["x", "w", "b", "product", "sum", "y"]
     assert lines["x"] == f"{bits_from_scale(expected_scale(batched(data))):x}"
-    assert scale_from_bits(int(lines["b"], 16)) == np.float32(np.float32(2048.5) * np.float32(np.float32(0.3) / 2048)) / np.float32(127)
+    assert scale_from_bits(int(lines["b"], 16)) == np.float32(
+        np.float32(2048.5) * np.float32(np.float32(0.3) / 2048)
+    ) / np.float32(127)
 
 
 def test_minmax_is_the_largest_magnitude_over_127(done, net):
@@ -160,7 +162,19 @@ def test_a_second_run_gives_the_same_bytes(done, net):
 
 
 def test_the_manifest_states_everything_that_decides_the_cache(done, net):
-    done(*CALIBRATE, "-o", "out.cache", "--shuffle", 5, "--max-samples", 20, "--batch-size", 8, "--calibrator", "percentile-99.9")
+    done(
+        *CALIBRATE,
+        "-o",
+        "out.cache",
+        "--shuffle",
+        5,
+        "--max-samples",
+        20,
+        "--batch-size",
+        8,
+        "--calibrator",
+        "percentile-99.9",
+    )
     found = manifest(net / "out.cache")
     facts_ = found.provenance
     assert found.cache_sha256 == sha256_of("out.cache")
@@ -263,7 +277,9 @@ def test_the_global_range_is_the_true_maximum(done, net):
 def test_every_range_policy_gives_a_cache_that_does_not_depend_on_workers(done, net, policy):
     (net / "recipe.yaml").write_text(f"method: entropy\nrange: {policy}\nbins: 512\n")
     for workers in (1, 3):
-        done(*CALIBRATE, "-o", f"{workers}.cache", "--calibrator", "recipe.yaml", "--batch-size", 4, "--workers", workers)
+        done(
+            *CALIBRATE, "-o", f"{workers}.cache", "--calibrator", "recipe.yaml", "--batch-size", 4, "--workers", workers
+        )
     assert (net / "1.cache").read_bytes() == (net / "3.cache").read_bytes()
     assert manifest(net / "1.cache").provenance.range == policy
 
@@ -277,7 +293,9 @@ def test_fail_on_any_finding(cli, net):
 
 def test_fail_on_a_code_looks_at_that_code_alone(cli, net):
     assert cli(*CALIBRATE, "-o", "out.cache", "--fail-on", "all-zero-tensor").code == 0
-    assert cli(*CALIBRATE, "-o", "out.cache", "--fail-on", "all-zero-tensor", "--fail-on", "partial-last-batch").code == 1
+    assert (
+        cli(*CALIBRATE, "-o", "out.cache", "--fail-on", "all-zero-tensor", "--fail-on", "partial-last-batch").code == 1
+    )
 
 
 def test_fail_on_is_content_without_findings(cli, net):
@@ -390,7 +408,18 @@ def test_max_samples_stops_an_endless_function(done, folder, module):
         "    for n in itertools.count(1):\n"
         "        yield {'x': np.full((1, 4), n, np.float32)}\n"
     )
-    done("calibrate", "model.onnx", "--data", f"{name}:feeds", "-o", "out.cache", "--max-samples", 8, "--calibrator", "minmax")
+    done(
+        "calibrate",
+        "model.onnx",
+        "--data",
+        f"{name}:feeds",
+        "-o",
+        "out.cache",
+        "--max-samples",
+        8,
+        "--calibrator",
+        "minmax",
+    )
     assert facts(folder / "out.cache")["x"].amax == 8
 
 
@@ -400,7 +429,9 @@ def test_a_fixed_batch_runs_at_its_size(done, folder):
     x = normal(12, 3)
     np.save("data.npy", x)
     done("calibrate", "model.onnx", "--data", "data.npy", "-o", "out.cache", "--calibrator", "minmax")
-    assert facts(folder / "out.cache")["y"].amax == pytest.approx(np.abs(x.reshape(3, 4, 3).mean(axis=1)).max(), rel=1e-6)
+    assert facts(folder / "out.cache")["y"].amax == pytest.approx(
+        np.abs(x.reshape(3, 4, 3).mean(axis=1)).max(), rel=1e-6
+    )
 
 
 def test_a_batch_size_that_the_fixed_batch_does_not_divide_is_refused(refused, folder):

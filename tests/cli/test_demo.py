@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from PIL import Image
 
 from tests.cli.helpers import cache, codes, listing, manifest
@@ -16,7 +18,11 @@ def test_three_caches_their_manifests_a_picture_and_a_table_twice_the_same(done,
     assert set(listing(output)) == {*caches, *(f"{name}.json" for name in caches), "digits-most-clipped.png"}
 
     headers = [cache(output / name).header for name in caches]
-    assert headers == ["TRT-101601-EntropyCalibration2", "TRT-101601-MinMaxCalibration", "TRT-101601-EntropyCalibration2"]
+    assert headers == [
+        "TRT-101601-EntropyCalibration2",
+        "TRT-101601-MinMaxCalibration",
+        "TRT-101601-EntropyCalibration2",
+    ]
     assert len({tuple(cache(output / name).scales) for name in caches}) == 1
     assert len({(output / name).read_bytes() for name in caches}) == 3
     assert [manifest(output / name).recipe["method"] for name in caches] == ["entropy", "minmax", "percentile"]
@@ -49,7 +55,5 @@ def test_a_file_in_the_place_of_the_folder_is_refused(refused, folder):
 
 
 def test_without_onnx_runtime_no_folder_is_made(refused, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "trtcalib[cpu]" in refused("demo", "-o", "out", code=3)

@@ -45,7 +45,17 @@ def jobs(done):
 
 def test_text_names_every_part_and_every_command(done):
     result = done("doctor")
-    for word in ("ONNX Runtime", "TensorRT", "PyCUDA", "NVIDIA GPU", "calibrate", "solve", "cache show", "plot --histograms", "trtexec"):
+    for word in (
+        "ONNX Runtime",
+        "TensorRT",
+        "PyCUDA",
+        "NVIDIA GPU",
+        "calibrate",
+        "solve",
+        "cache show",
+        "plot --histograms",
+        "trtexec",
+    ):
         assert word in result.out
     assert result.err == ""
 

@@ -89,7 +89,9 @@ def test_exit_codes_of_the_process(done, net, arguments, code):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closed pipes are told differently on Windows")
-@pytest.mark.parametrize("command", ["--help", "doctor", "cache show out.cache", "cache verify out.cache", "cache show out.cache --json"])
+@pytest.mark.parametrize(
+    "command", ["--help", "doctor", "cache show out.cache", "cache verify out.cache", "cache show out.cache --json"]
+)
 def test_a_reader_that_goes_away_is_no_finding_and_no_traceback(done, net, command):
     done("calibrate", "model.onnx", "--data", "data.npy", "-o", "out.cache")
     end, start = os.pipe()
@@ -112,9 +114,26 @@ def test_the_progress_bar_shows_images_per_second_on_a_terminal(net):
     import pty
 
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "trtcalib", "calibrate", "model.onnx", "--data", "data.npy", "--drop-last", "-o", "out.cache"]
+    command = [
+        sys.executable,
+        "-m",
+        "trtcalib",
+        "calibrate",
+        "model.onnx",
+        "--data",
+        "data.npy",
+        "--drop-last",
+        "-o",
+        "out.cache",
+    ]
     result = subprocess.run(
-        command, stderr=terminal, stdout=subprocess.PIPE, text=True, timeout=60, check=False, env={**os.environ, "TERM": "xterm"}
+        command,
+        stderr=terminal,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "TERM": "xterm"},
     )
     os.close(terminal)
     shown = b""

@@ -19,7 +19,7 @@ def test_png(done, net):
     with Image.open(net / "x.png") as image:
         assert image.format == "PNG"
         assert image.width > 600
-        assert len(set(image.convert("RGB").resize((90, 48)).getdata())) > 20
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 20
 
 
 def test_svg_and_a_capital_suffix(done, net):
@@ -28,7 +28,7 @@ def test_svg_and_a_capital_suffix(done, net):
 
 
 def test_the_picture_shows_the_amax_of_every_method(done, net, monkeypatch):
-    import trtcalib.views.plots as plots
+    from trtcalib.views import plots
 
     seen = []
     real = plots.draw_histogram
@@ -64,7 +64,8 @@ def test_a_constant_and_a_tensor_of_zeros(done, folder):
 
 def test_a_pools_output_shows_the_histogram_whose_scale_it_carries(done, folder):
     save_model(
-        folder / "model.onnx", "pool (float[N, 1, 2, 2] x) => (float[N, 1, 1, 1] y) { y = MaxPool<kernel_shape = [2, 2]>(x) }"
+        folder / "model.onnx",
+        "pool (float[N, 1, 2, 2] x) => (float[N, 1, 1, 1] y) { y = MaxPool<kernel_shape = [2, 2]>(x) }",
     )
     np.save("data.npy", normal(32, 1, 2, 2))
     done(*PLOT, "--tensor", "y", "-o", "x.png")
@@ -100,7 +101,9 @@ def test_an_unknown_tensor_is_refused_before_the_data_are_read(refused, net, mod
 
 @pytest.mark.parametrize("arguments", [["model.onnx"], ["--data", "data.npy"], []])
 def test_model_and_data_go_together(misused, net, arguments):
-    assert "MODEL.onnx and --data are needed, or --histograms" in misused("plot", *arguments, "--tensor", "x", "-o", "x.png")
+    assert "MODEL.onnx and --data are needed, or --histograms" in misused(
+        "plot", *arguments, "--tensor", "x", "-o", "x.png"
+    )
 
 
 def test_histograms_take_the_place_of_model_and_data(misused, net):
@@ -110,5 +113,18 @@ def test_histograms_take_the_place_of_model_and_data(misused, net):
 
 def test_nothing_else_is_written(done, net):
     before = listing(net)
-    done(*PLOT, "--tensor", "sum", "-o", "x.png", "--max-samples", "8", "--shuffle", "1", "--drop-last", "--batch-size", "4")
+    done(
+        *PLOT,
+        "--tensor",
+        "sum",
+        "-o",
+        "x.png",
+        "--max-samples",
+        "8",
+        "--shuffle",
+        "1",
+        "--drop-last",
+        "--batch-size",
+        "4",
+    )
     assert listing(net).keys() - before.keys() == {"x.png"}

@@ -23,7 +23,9 @@ def show(
     file: CacheFile,
     model: Annotated[
         Path | None,
-        typer.Option("--model", metavar="MODEL.onnx", help="Say how many names are tensors of this model.", show_default=False),
+        typer.Option(
+            "--model", metavar="MODEL.onnx", help="Say how many names are tensors of this model.", show_default=False
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -40,7 +42,9 @@ def show(
         return
     facts = read_manifest(manifest_path(file)).tensors if manifest_path(file).is_file() else []
     typer.echo(
-        printable(f"{cache.header}: {len(cache.entries)} tensors, TensorRT {version_text(cache.version)}, {cache.algorithm}")
+        printable(
+            f"{cache.header}: {len(cache.entries)} tensors, TensorRT {version_text(cache.version)}, {cache.algorithm}"
+        )
     )
     options.print_table(cache_table(cache, facts))
     if predicted is not None:

@@ -36,15 +36,12 @@ def calibrate(
     """Calibrate a model on the CPU: the scales that TensorRT itself would have written."""
     from trtcalib import calibration
     from trtcalib.core.cache import encode_version
-    from trtcalib.files import check_writable
     from trtcalib.histogram_file import save_histograms
     from trtcalib.manifest import manifest_path
 
     options.check_fail_on(fail_on)
     encode_version(tensorrt_version)
-    for path in (output, manifest_path(output), histograms):
-        if path is not None:
-            check_writable(path)
+    options.check_results([output, manifest_path(output), histograms], [model, data, calibrator])
     with options.progress_bar() as progress:
         result = calibration.calibrate(
             model,

@@ -28,7 +28,6 @@ def demo(
     from trtcalib.files import make_folder, sample_folder
     from trtcalib.views.tables import comparison_table
 
-    make_folder(output)
     sample = sample_folder()
     with options.progress_bar() as progress:
         first = calibrate(
@@ -38,6 +37,7 @@ def demo(
             drop_last=True,
             progress=progress,
         )
+    make_folder(output)
     results = {METHODS[0]: first} | {method: solve(first, method) for method in METHODS[1:]}
     options.print_table(comparison_table(results))
     for method, result in results.items():

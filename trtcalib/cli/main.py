@@ -62,7 +62,7 @@ def run() -> None:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = int(app(standalone_mode=False) or 0)
         sys.stdout.flush()
     except TrtcalibError as error:
         for line in str(error).splitlines():
@@ -72,8 +72,7 @@ def _run() -> int:
         error.show()
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("trtcalib: interrupted; nothing was written", err=True)
-        return _CTRL_C
+        code = _CTRL_C
     except BrokenPipeError:
         return _reader_has_gone()
     except SystemExit as error:
@@ -81,7 +80,9 @@ def _run() -> int:
         if isinstance(error.__context__, BrokenPipeError):
             return _reader_has_gone()
         raise
-    return int(code or 0)
+    if code == _CTRL_C:  # newer versions of Typer return it and raise nothing
+        typer.echo("trtcalib: interrupted; nothing was written", err=True)
+    return code
 
 
 def _reader_has_gone() -> int:

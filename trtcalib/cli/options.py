@@ -31,18 +31,24 @@ Data = Annotated[
 ]
 Calibrator = Annotated[
     str,
-    typer.Option("--calibrator", metavar="NAME|RECIPE.yaml", help="entropy, minmax, percentile-<p>, or a recipe's YAML file."),
+    typer.Option(
+        "--calibrator", metavar="NAME|RECIPE.yaml", help="entropy, minmax, percentile-<p>, or a recipe's YAML file."
+    ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", min=1, help="Samples per batch. Default: the model's fixed batch, else 32.", show_default=False),
+    typer.Option(
+        "--batch-size", min=1, help="Samples per batch. Default: the model's fixed batch, else 32.", show_default=False
+    ),
 ]
 MaxSamples = Annotated[
     int | None, typer.Option("--max-samples", min=1, help="Use only the first so many samples.", show_default=False)
 ]
 Shuffle = Annotated[
     int | None,
-    typer.Option("--shuffle", metavar="SEED", min=0, help="Shuffle the samples (NumPy PCG64, this seed).", show_default=False),
+    typer.Option(
+        "--shuffle", metavar="SEED", min=0, help="Shuffle the samples (NumPy PCG64, this seed).", show_default=False
+    ),
 ]
 DropLast = Annotated[bool, typer.Option("--drop-last", help="Leave out a last batch that is not full.")]
 SkipBadImages = Annotated[
@@ -50,15 +56,30 @@ SkipBadImages = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=256, help="Threads. Default: one per CPU. The result does not depend on it.", show_default=False),
+    typer.Option(
+        "--workers",
+        min=1,
+        max=256,
+        help="Threads. Default: one per CPU. The result does not depend on it.",
+        show_default=False,
+    ),
 ]
 TensorRTVersion = Annotated[
     str, typer.Option("--tensorrt-version", metavar="X.Y.Z", help="The TensorRT that is to read the cache.")
 ]
 OutputCache = Annotated[
-    Path, typer.Option("--output", "-o", metavar="OUT.cache", help="The cache to write; its manifest goes beside it.", show_default=False)
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT.cache",
+        help="The cache to write; its manifest goes beside it.",
+        show_default=False,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout; everything else goes to stderr.")
+]
 FailOn = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,7 +97,27 @@ def check_fail_on(fail_on: Sequence[str] | None) -> None:
 
     for code in fail_on or ():
         if code != "finding" and code not in CODES:
-            raise typer.BadParameter(f"{code!r} is no finding; expected finding or one of {', '.join(CODES)}", param_hint="--fail-on")
+            raise typer.BadParameter(
+                f"{code!r} is no finding; expected finding or one of {', '.join(CODES)}", param_hint="--fail-on"
+            )
+
+
+def check_results(results: Sequence[Path | None], inputs: Sequence[Path | str | None]) -> None:
+    """Refuse results before any work is done.
+
+    Raises:
+        OutputError: If one cannot be written, or would take the place of an input or of another result.
+    """
+    from trtcalib.files import check_writable
+
+    taken = {Path(given).resolve() for given in inputs if given is not None}
+    for path in results:
+        if path is None:
+            continue
+        check_writable(path)
+        if path.resolve() in taken:
+            raise OutputError(path, "is an input or another result of this command: choose another name")
+        taken.add(path.resolve())
 
 
 def is_fatal(findings: Sequence[Finding], fail_on: Sequence[str] | None) -> bool:

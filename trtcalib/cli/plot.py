@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from trtcalib.cli import options
 
 if TYPE_CHECKING:
     from trtcalib.calibration import Calibration
+    from trtcalib.errors import HistogramError
 
 EXAMPLE = "Example: trtcalib plot model.onnx --data images.npz --tensor relu1 -o relu1.png"
 
@@ -24,11 +26,17 @@ def plot(
         Path, typer.Option("--output", "-o", metavar="X.png|X.svg", help="The picture to write.", show_default=False)
     ],
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL.onnx]", help="The ONNX model; not needed with --histograms.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL.onnx]", help="The ONNX model; not needed with --histograms.", show_default=False
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", metavar="SRC", help="As for calibrate.", show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="SRC", help="As for calibrate.", show_default=False)
+    ] = None,
     histograms: Annotated[
-        Path | None, typer.Option("--histograms", metavar="H.npz", help="Saved histograms instead of a model.", show_default=False)
+        Path | None,
+        typer.Option("--histograms", metavar="H.npz", help="Saved histograms instead of a model.", show_default=False),
     ] = None,
     batch_size: options.BatchSize = None,
     max_samples: options.MaxSamples = None,
@@ -38,18 +46,20 @@ def plot(
 ) -> None:
     """Draw a tensor's histogram of |x| with log counts and the amax of every method marked."""
     from trtcalib.calibration import calibrate
-    from trtcalib.files import check_writable
     from trtcalib.histogram_file import load_histograms
 
     options.image_kind(output)
-    check_writable(output)
+    options.check_results([output], [model, data, histograms])
     if histograms is not None:
         if model is not None or data is not None:
-            raise typer.BadParameter("takes the place of MODEL.onnx and --data: give one or the other", param_hint="--histograms")
+            raise typer.BadParameter(
+                "takes the place of MODEL.onnx and --data: give one or the other", param_hint="--histograms"
+            )
         collected = load_histograms(histograms)
     elif model is None or data is None:
         raise typer.BadParameter("MODEL.onnx and --data are needed, or --histograms", param_hint="MODEL.onnx")
     else:
+        _check_listed(model, tensor)
         with options.progress_bar() as progress:
             collected = calibrate(
                 model,
@@ -71,7 +81,6 @@ def draw(collected: Calibration, tensor: str, output: Path) -> None:
     Raises:
         HistogramError: If the tensor has no histogram.
     """
-    from trtcalib.errors import HistogramError
     from trtcalib.files import open_atomically
     from trtcalib.methods import clip_point, describe
     from trtcalib.specs import load_recipe
@@ -79,12 +88,28 @@ def draw(collected: Calibration, tensor: str, output: Path) -> None:
 
     origin = collected.origins.get(tensor)
     if origin is None or origin not in collected.histograms:
-        close = difflib.get_close_matches(tensor, collected.origins, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else f"; {len(collected.origins)} tensors have one"
-        raise HistogramError(f"no histogram for tensor {tensor!r}{hint}")
+        raise _unknown(tensor, (name for name, source in collected.origins.items() if source in collected.histograms))
     histogram = collected.histograms[origin]
     recipes = [load_recipe(name) for name in METHODS]
     marks = {describe(recipe): float(clip_point(histogram, recipe).amax) for recipe in recipes}
     figure = draw_histogram(tensor, histogram, marks)
     with open_atomically(output) as file:
         save_figure(figure, file, options.image_kind(output))
+
+
+def _check_listed(model: Path, tensor: str) -> None:
+    """Refuse a tensor that the model does not have before the data are read."""
+    from trtcalib.onnx_graph import read_model
+
+    names = [known.name for known in read_model(model).tensors]
+    if tensor not in names:
+        raise _unknown(tensor, names)
+
+
+def _unknown(tensor: str, names: Iterable[str]) -> HistogramError:
+    from trtcalib.errors import HistogramError
+
+    known = list(names)
+    close = difflib.get_close_matches(tensor, known, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else f"; {len(known)} tensors have one"
+    return HistogramError(f"no histogram for tensor {tensor!r}{hint}")

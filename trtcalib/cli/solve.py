@@ -14,7 +14,9 @@ EXAMPLE = "Example: trtcalib solve model.npz --calibrator minmax -o model-minmax
 
 
 def solve(
-    histograms: Annotated[Path, typer.Argument(metavar="H.npz", help="What calibrate --histograms saved.", show_default=False)],
+    histograms: Annotated[
+        Path, typer.Argument(metavar="H.npz", help="What calibrate --histograms saved.", show_default=False)
+    ],
     output: options.OutputCache,
     calibrator: options.Calibrator = "entropy",
     tensorrt_version: options.TensorRTVersion = "10.16.1",
@@ -24,11 +26,11 @@ def solve(
     """Make another cache from saved histograms; the model is not run."""
     from trtcalib import calibration
     from trtcalib.core.cache import encode_version
-    from trtcalib.files import check_writable
     from trtcalib.histogram_file import load_histograms
+    from trtcalib.manifest import manifest_path
 
     options.check_fail_on(fail_on)
     encode_version(tensorrt_version)
-    check_writable(output)
+    options.check_results([output, manifest_path(output)], [histograms, calibrator])
     result = calibration.solve(load_histograms(histograms), calibrator)
     finish(result, output, tensorrt_version, json=json, fail_on=fail_on)
