@@ -188,8 +188,9 @@ class TestNpz:
         assert list(arrays) == ["x"]
         assert len(list(temporary_folder.iterdir())) == 1
 
-    def test_where_no_name_is_wanted_all_are_given_so_that_an_error_can_list_them(self, tmp_path: Path) -> None:
+    def test_where_a_wanted_one_is_missing_all_are_given_so_that_an_error_can_list_them(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", a=VALUES, b=VALUES)
+        assert list(open_arrays(tmp_path / "a.npz", ["a", "x"])) == ["a", "b"]
         assert list(open_arrays(tmp_path / "a.npz", ["x"])) == ["a", "b"]
 
     def test_other_files_inside_are_left_out(self, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def open_arrays(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a ``.npy`` (under the name ``""``) or ``.npz`` file, memory-mapped.
 
     Members of an ``.npz`` that are stored are mapped in place; compressed ones are unpacked once into a temporary
-    folder that goes with the arrays. Members that are not wanted are not unpacked, unless there is only one.
+    folder that goes with the arrays. Members that are not wanted are not unpacked, unless one that is wanted is missing.
 
     Raises:
         DataError: If the file is damaged, an array needs pickle, or it holds something other than numbers.
@@ -64,8 +64,8 @@ def _open_npz(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")}
-        if len(members) > 1:
-            members = {name: info for name, info in members.items() if name in wanted} or members
+        if all(name in members for name in wanted):
+            members = {name: members[name] for name in wanted}
         for name, info in members.items():
             label = f"{path}: array {name!r}"
             if info.compress_type == zipfile.ZIP_STORED:
