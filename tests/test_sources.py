@@ -135,7 +135,7 @@ class TestArrays:
             (np.zeros((2, 1, 3), np.float32), FIXED, "sample 0: input 'x' has shape (1, 3), the model takes [4, 3]"),
             (np.zeros((2, 5, 3), np.float32), FIXED, "sample 0: input 'x' has shape (5, 3), the model takes [4, 3]"),
             (VALUES[:0], X, "the data are empty: there is no sample to calibrate on"),
-            (np.float32(3) * np.ones(()), X, "array 'x' is a single number; its first axis must count samples"),
+            (np.array(3.0), X, "array 'x' is a single number; its first axis must count samples"),
             (np.array([[None]]), X, "array 'x' holds Python objects, expected numbers"),
             (np.array([["a"]]), X, "array 'x' holds <U1, expected numbers or booleans"),
             (VALUES.astype(complex), X, "array 'x' holds complex128, expected numbers or booleans"),

@@ -15,7 +15,7 @@ from trtcalib.core.cache import CalibrationCache, format_cache, is_writable, mak
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.scale import scale_from_amax
 from trtcalib.errors import SpecError
-from trtcalib.files import check_writable, open_atomically, sha256_of_bytes
+from trtcalib.files import sha256_of_bytes, write_files
 from trtcalib.findings import data_findings, scale_findings
 from trtcalib.manifest import Finding, Manifest, Provenance, manifest_path
 from trtcalib.methods import ClipPoint, algorithm_of, clip_point
@@ -173,6 +173,18 @@ class Calibration:
             tensors=tensor_facts(self.tensors, self.histograms, self.origins, self.clips),
         )
 
+    def files(self, path: Path | str, tensorrt_version: str = DEFAULT_TENSORRT) -> dict[Path, bytes]:
+        """Return what is to stand on disk: the calibration cache, and its manifest beside it.
+
+        Raises:
+            TensorRTVersionError: As :meth:`cache`.
+        """
+        manifest = self.manifest(path, tensorrt_version).model_dump_json(indent=2) + "\n"
+        return {
+            Path(path): format_cache(self.cache(tensorrt_version)),
+            manifest_path(path): manifest.encode("utf-8", "backslashreplace"),
+        }
+
     def write_cache(self, path: Path | str, tensorrt_version: str = DEFAULT_TENSORRT) -> None:
         """Write the calibration cache, and its manifest beside it.
 
@@ -180,10 +192,4 @@ class Calibration:
             OutputError: If either cannot be written; nothing is left behind.
             TensorRTVersionError: As :meth:`cache`.
         """
-        path = Path(path)
-        content = format_cache(self.cache(tensorrt_version))
-        manifest = self.manifest(path, tensorrt_version).model_dump_json(indent=2) + "\n"
-        check_writable(path)
-        with open_atomically(path) as cache_file, open_atomically(manifest_path(path)) as manifest_file:
-            cache_file.write(content)
-            manifest_file.write(manifest.encode("utf-8", "backslashreplace"))
+        write_files(self.files(path, tensorrt_version))

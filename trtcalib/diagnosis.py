@@ -93,15 +93,19 @@ def _tensorrt() -> Part:
     found = _installed("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
     hidden = [folder for pattern in _SYSTEM_PACKAGES for folder in Path("/").glob(f"{pattern[1:]}/tensorrt")]
     if found:
-        major = found.split()[-1].partition(".")[0]
-        too_new = major.isdigit() and int(major) >= FIRST_VERSION_WITHOUT_CALIBRATORS
-        return Part("TensorRT", found, "calibrators are gone in 11: pip install 'tensorrt>=8.6,<11'" if too_new else "")
+        advice = "" if _reads_caches(found) else "calibrators are gone in 11: pip install 'tensorrt>=8.6,<11'"
+        return Part("TensorRT", found, advice)
     if hidden and sys.prefix != sys.base_prefix:
         advice = "make the environment with: python3 -m venv --system-site-packages .venv"
         return Part("TensorRT", "", f"{hidden[0]} is hidden by this virtual environment: {advice}")
     if platform.machine() == "aarch64":
         return Part("TensorRT", "", "on a Jetson it comes with JetPack: sudo apt install python3-libnvinfer")
     return Part("TensorRT", "", "pip install 'trtcalib[tensorrt]' on a machine with an NVIDIA GPU (pins TensorRT below 11)")
+
+
+def _reads_caches(tensorrt: str) -> bool:
+    major = tensorrt.rsplit(maxsplit=1)[-1].partition(".")[0] if tensorrt else ""
+    return major.isdigit() and int(major) < FIRST_VERSION_WITHOUT_CALIBRATORS
 
 
 def _pycuda() -> Part:
@@ -128,7 +132,8 @@ def _jobs(runtime: Part, tensorrt: Part) -> tuple[Job, ...]:
     runs_models = bool(runtime.found)
     why = "ONNX Runtime runs the model on the CPU" if runs_models else "needs ONNX Runtime"
     always = "needs no model run"
-    used = f"by TensorRT {tensorrt.found.split()[-1]} here" if tensorrt.found else "on the machine that has TensorRT 8.6 to 10.16"
+    here = _reads_caches(tensorrt.found)
+    used = f"by TensorRT {tensorrt.found.split()[-1]} here" if here else "on a machine that has TensorRT 8.6 to 10.16"
     return (
         Job("calibrate", runs_models, why),
         Job("demo", runs_models, why),
@@ -137,5 +142,5 @@ def _jobs(runtime: Part, tensorrt: Part) -> tuple[Job, ...]:
         Job("solve", True, always),
         Job("cache show", True, always),
         Job("cache verify", True, "compares digests"),
-        Job("trtexec --int8 --calib=OUT.cache", bool(tensorrt.found), f"the caches are read {used}"),
+        Job("trtexec --int8 --calib=OUT.cache", here, f"the caches are read {used}"),
     )

@@ -107,7 +107,7 @@ class CacheFormatError(TrtcalibError, ValueError):
 
     Attributes:
         path: The cache file, or ``None`` when the bytes did not come from a file.
-        line: One-based line number.
+        line: One-based line number; 0 when the file as a whole is meant.
         reason: What is wrong and what a correct line looks like.
     """
 
@@ -118,7 +118,8 @@ class CacheFormatError(TrtcalibError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path or '<calibration cache>'}:{self.line}: {self.reason}"
+        line = f":{self.line}" if self.line else ""
+        return f"{self.path or '<calibration cache>'}{line}: {self.reason}"
 
 
 class HistogramError(TrtcalibError, ValueError):

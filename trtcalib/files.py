@@ -6,51 +6,55 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from trtcalib.errors import OutputError
 
-__all__ = ["check_writable", "make_folder", "open_atomically", "sample_folder", "sha256_of", "sha256_of_bytes", "write_atomically"]
+__all__ = ["check_writable", "make_folder", "sample_folder", "sha256_of", "sha256_of_bytes", "write_files"]
 
 _CHUNK = 1 << 20
 
 
-def write_atomically(path: Path | str, content: bytes) -> None:
-    """Write a file whole or not at all.
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: all of them whole, or none.
+
+    Every file is written beside its place and flushed to the disk before the first one takes its place, so that a full
+    disk or an interruption leaves what stood there before.
 
     Raises:
-        OutputError: If it cannot be written; nothing is left behind.
+        OutputError: If one cannot be written; nothing is left behind.
     """
-    with open_atomically(path) as file:
-        file.write(content)
+    staged: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            check_writable(path)
+            # Beside the target, so that the rename stays on one file system; 40 characters are at most 160 bytes.
+            staged[path] = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
+            _write_through(staged[path], path, content)
+        for path, temporary in staged.items():
+            _rename(temporary, path)
+    finally:
+        for temporary in staged.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
-@contextlib.contextmanager
-def open_atomically(path: Path | str) -> Iterator[BinaryIO]:
-    """Give a file to write to, which takes the place of ``path`` only when the block ends without an error.
-
-    Raises:
-        OutputError: If it cannot be written; nothing is left behind, and what stood at ``path`` stays.
-    """
-    path = Path(path)
-    check_writable(path)
-    # Beside the target, so that the final rename stays on one file system; 40 characters are at most 160 bytes.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
+def _write_through(temporary: Path, path: Path, content: bytes) -> None:
     try:
         with temporary.open("xb") as file:
-            yield file
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(path, f"cannot be written: {error.strerror or error}") from error
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
         temporary.replace(path)
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         raise OutputError(path, f"cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def check_writable(path: Path | str) -> None:

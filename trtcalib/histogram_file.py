@@ -19,13 +19,13 @@ from pydantic import TypeAdapter
 from trtcalib.calibration import Calibration
 from trtcalib.core.histogram import Histogram
 from trtcalib.errors import HistogramError
-from trtcalib.files import open_atomically
+from trtcalib.files import write_files
 from trtcalib.manifest import Finding, Provenance
 from trtcalib.onnx_graph import GraphTensor
 from trtcalib.provenance import relative_to, with_absolute_paths
 from trtcalib.specs import Recipe
 
-__all__ = ["load_histograms", "save_histograms"]
+__all__ = ["format_histograms", "load_histograms", "save_histograms"]
 
 FORMAT = 1
 """Raised when a field changes its meaning."""
@@ -45,6 +45,11 @@ def save_histograms(calibration: Calibration, path: Path | str) -> None:
     Raises:
         OutputError: If the file cannot be written; nothing is left behind.
     """
+    write_files({Path(path): format_histograms(calibration, path)})
+
+
+def format_histograms(calibration: Calibration, path: Path | str) -> bytes:
+    """Return the bytes of a histogram file that is to stand at ``path``."""
     histograms = calibration.histograms
     about = {
         "format": FORMAT,
@@ -69,8 +74,7 @@ def save_histograms(calibration: Calibration, path: Path | str) -> None:
         doublings=np.array([h.doublings for h in histograms.values()], np.int64),
         clamped=np.array([h.clamped for h in histograms.values()], np.int64),
     )
-    with open_atomically(path) as file:
-        file.write(content.getbuffer())
+    return content.getvalue()
 
 
 def load_histograms(path: Path | str) -> Calibration:

@@ -441,13 +441,14 @@ def _import_function(text: str, module: str, function: str) -> Callable[[], Iter
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), function)
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise DataError(text, f"the module {module!r} cannot be imported: {error}") from error
-    except AttributeError as error:
-        raise DataError(text, f"the module {module!r} has no {function!r}") from error
     except Exception as error:
         raise DataError(text, f"importing {module!r} raised {type(error).__name__}: {error}") from error
+    found = getattr(imported, function, None)
+    if found is None:
+        raise DataError(text, f"the module {module!r} has no {function!r}")
     if not callable(found):
         raise DataError(text, f"{function!r} is a {type(found).__name__}, expected a function that yields feeds")
     return found  # type: ignore[no-any-return]  # what it returns is checked feed by feed

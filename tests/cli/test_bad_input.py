@@ -565,7 +565,7 @@ def test_disk_full(done, refused, net, full_disk, after, existing):
 
 
 def test_disk_full_while_histograms_are_saved(refused, net, full_disk):
-    full_disk(0)
+    full_disk(2)
     assert "h.npz: cannot be written: No space left" in refused(*CALIBRATE, "--histograms", "h.npz")
 
 

@@ -36,7 +36,8 @@ def calibrate(
     """Calibrate a model on the CPU: the scales that TensorRT itself would have written."""
     from trtcalib import calibration
     from trtcalib.core.cache import encode_version
-    from trtcalib.histogram_file import save_histograms
+    from trtcalib.files import write_files
+    from trtcalib.histogram_file import format_histograms
     from trtcalib.manifest import manifest_path
 
     options.check_fail_on(fail_on)
@@ -55,14 +56,15 @@ def calibrate(
             workers=workers,
             progress=progress,
         )
+    files = result.files(output, tensorrt_version)
     if histograms is not None:
-        save_histograms(result, histograms)
-    finish(result, output, tensorrt_version, json=json, fail_on=fail_on)
+        files[histograms] = format_histograms(result, histograms)
+    write_files(files)
+    report(result, output, tensorrt_version, json=json, fail_on=fail_on)
 
 
-def finish(result: Calibration, output: Path, tensorrt_version: str, *, json: bool, fail_on: list[str] | None) -> None:
-    """Write the cache, say what was done, and exit 1 where a finding asks for it."""
-    result.write_cache(output, tensorrt_version)
+def report(result: Calibration, output: Path, tensorrt_version: str, *, json: bool, fail_on: list[str] | None) -> None:
+    """Say what was written, and exit 1 where a finding asks for it."""
     manifest = result.manifest(output, tensorrt_version)
     if json:
         typer.echo(manifest.model_dump_json(indent=2))

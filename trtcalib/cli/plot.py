@@ -81,10 +81,10 @@ def draw(collected: Calibration, tensor: str, output: Path) -> None:
     Raises:
         HistogramError: If the tensor has no histogram.
     """
-    from trtcalib.files import open_atomically
+    from trtcalib.files import write_files
     from trtcalib.methods import clip_point, describe
     from trtcalib.specs import load_recipe
-    from trtcalib.views.plots import draw_histogram, save_figure
+    from trtcalib.views.plots import draw_histogram, format_figure
 
     origin = collected.origins.get(tensor)
     if origin is None or origin not in collected.histograms:
@@ -93,8 +93,7 @@ def draw(collected: Calibration, tensor: str, output: Path) -> None:
     recipes = [load_recipe(name) for name in METHODS]
     marks = {describe(recipe): float(clip_point(histogram, recipe).amax) for recipe in recipes}
     figure = draw_histogram(tensor, histogram, marks)
-    with open_atomically(output) as file:
-        save_figure(figure, file, options.image_kind(output))
+    write_files({output: format_figure(figure, options.image_kind(output))})
 
 
 def _check_listed(model: Path, tensor: str) -> None:

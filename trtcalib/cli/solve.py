@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trtcalib.cli import options
-from trtcalib.cli.calibrate import finish
+from trtcalib.cli.calibrate import report
 
 EXAMPLE = "Example: trtcalib solve model.npz --calibrator minmax -o model-minmax.cache"
 
@@ -33,4 +33,5 @@ def solve(
     encode_version(tensorrt_version)
     options.check_results([output, manifest_path(output)], [histograms, calibrator])
     result = calibration.solve(load_histograms(histograms), calibrator)
-    finish(result, output, tensorrt_version, json=json, fail_on=fail_on)
+    result.write_cache(output, tensorrt_version)
+    report(result, output, tensorrt_version, json=json, fail_on=fail_on)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from trtcalib.views.text import shortened
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_histogram", "save_figure"]
+__all__ = ["draw_histogram", "format_figure"]
 
 # Colours that differ in lightness too, so that they hold in print and for colour-blind readers.
 _COLOURS = ("#c1272d", "#0000a7", "#008176", "#b8860b", "#6a3d9a", "#555555")
@@ -59,11 +60,13 @@ def draw_histogram(name: str, histogram: Histogram, marks: Mapping[str, float]) 
     return figure
 
 
-def save_figure(figure: Figure, file: BinaryIO, kind: str) -> None:
-    """Write a figure as ``png`` or ``svg``, the same bytes for the same figure."""
+def format_figure(figure: Figure, kind: str) -> bytes:
+    """Return the bytes of a figure as ``png`` or ``svg``, the same bytes for the same figure."""
     import matplotlib as mpl
 
+    content = io.BytesIO()
     # The salt fixes the ids inside an SVG; without metadata there is no date.
     with mpl.rc_context({"svg.hashsalt": "trtcalib", "svg.fonttype": "path"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for it
-        figure.savefig(file, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        figure.savefig(content, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return content.getvalue()

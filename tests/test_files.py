@@ -1,0 +1,185 @@
+"""Files that are written whole or not at all, and the digests that a manifest states."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from trtcalib.errors import OutputError
+from trtcalib.files import (
+    check_writable,
+    make_folder,
+    open_atomically,
+    sample_folder,
+    sha256_of,
+    sha256_of_bytes,
+    write_atomically,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestAtomicWrites:
+    def test_the_content_stands_there_when_the_block_ends(self, tmp_path: Path) -> None:
+        path = tmp_path / "x"
+        with open_atomically(path) as file:
+            file.write(b"new")
+            assert not path.exists()
+        assert path.read_bytes() == b"new"
+        assert names(tmp_path) == ["x"]
+
+    def test_what_stood_there_is_replaced(self, tmp_path: Path) -> None:
+        path = tmp_path / "x"
+        write_atomically(path, b"old and long")
+        write_atomically(str(path), b"new")
+        assert path.read_bytes() == b"new"
+
+    @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)])
+    def test_a_failure_leaves_nothing_behind(self, tmp_path: Path, error: BaseException) -> None:
+        path = tmp_path / "x"
+        path.write_bytes(b"old")
+        with pytest.raises(type(error)), open_atomically(path) as file:
+            file.write(b"half")
+            raise error
+        assert path.read_bytes() == b"old"
+        assert names(tmp_path) == ["x"]
+
+    @pytest.mark.parametrize("where", ["write", "fsync", "replace"])
+    def test_a_full_disk_leaves_nothing_behind(self, tmp_path, monkeypatch, where: str) -> None:
+        path = tmp_path / "x"
+        path.write_bytes(b"old")
+
+        def full(*args: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        if where == "fsync":
+            monkeypatch.setattr(os, "fsync", full)
+        if where == "replace":
+            monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(OutputError) as caught, open_atomically(path) as file:
+            if where == "write":
+                full()
+            file.write(b"new")
+        assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+        assert caught.value.path == path
+        assert path.read_bytes() == b"old"
+        assert names(tmp_path) == ["x"]
+
+    def test_two_files_are_both_written_or_neither(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError), open_atomically(tmp_path / "a") as a, open_atomically(tmp_path / "b") as b:
+            a.write(b"1")
+            b.write(b"2")
+            raise RuntimeError
+        assert names(tmp_path) == []
+
+    def test_an_output_error_inside_passes_unchanged(self, tmp_path: Path) -> None:
+        inner = OutputError("y", "mine")
+        with pytest.raises(OutputError) as caught, open_atomically(tmp_path / "x"):
+            raise inner
+        assert caught.value is inner
+
+    @pytest.mark.parametrize("name", ["x" * 255, "𝒳" * 63, "é" * 127, ".hidden", "a b"])
+    def test_every_name_that_the_file_system_takes(self, tmp_path: Path, name: str) -> None:
+        write_atomically(tmp_path / name, b"1")
+        assert names(tmp_path) == [name]
+
+    def test_a_link_is_replaced_and_its_target_kept(self, tmp_path: Path) -> None:
+        target, link = tmp_path / "target", tmp_path / "link"
+        target.write_bytes(b"old")
+        link.symlink_to(target)
+        write_atomically(link, b"new")
+        assert (target.read_bytes(), link.read_bytes()) == (b"old", b"new")
+
+
+def refuse_access(path: object, mode: int) -> bool:
+    return mode != os.W_OK
+
+
+class TestUnwritablePaths:
+    @pytest.fixture(params=["check", "write"])
+    def refusal(self, request: pytest.FixtureRequest):
+        """What checking a path says, and what writing to it says: the same."""
+
+        def run(path: Path | str) -> str:
+            with pytest.raises(OutputError) as caught:
+                check_writable(path) if request.param == "check" else write_atomically(path, b"new")
+            return str(caught.value)
+
+        return run
+
+    def test_a_folder(self, refusal, tmp_path: Path) -> None:
+        assert refusal(tmp_path) == f"{tmp_path}: is a folder; expected the name of a file to write"
+        assert refusal("") == ".: is a folder; expected the name of a file to write"
+
+    def test_a_folder_that_does_not_exist(self, refusal, tmp_path: Path) -> None:
+        expected = f"the folder {str(tmp_path / 'no')!r} does not exist: create it first"
+        assert refusal(tmp_path / "no" / "x") == f"{tmp_path / 'no' / 'x'}: {expected}"
+
+    def test_a_file_in_the_place_of_the_folder(self, refusal, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert "file' does not exist: create it first" in refusal(tmp_path / "file" / "x")
+
+    def test_a_special_file_is_not_replaced(self, refusal, tmp_path: Path) -> None:
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no named pipes here")
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        assert refusal(path) == f"{path}: is no regular file; a result takes the place of what stands there"
+        assert path.is_fifo()
+
+    @pytest.mark.skipif(not Path("/dev/null").exists(), reason="no devices here")
+    def test_a_device_is_not_replaced(self, refusal) -> None:
+        assert refusal("/dev/null") == "/dev/null: is no regular file; a result takes the place of what stands there"
+        assert Path("/dev/null").is_char_device()
+
+    def test_a_folder_that_cannot_be_written_to(self, refusal, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr(os, "access", refuse_access)  # root may write everywhere
+        assert refusal(tmp_path / "x") == f"{tmp_path / 'x'}: the folder {str(tmp_path)!r} cannot be written to"
+
+    def test_a_name_that_is_too_long(self, refusal, tmp_path: Path) -> None:
+        path = tmp_path / ("x" * 300)
+        assert refusal(path).startswith(f"{path}: cannot be written: ")
+        assert names(tmp_path) == []
+
+    def test_a_write_that_the_system_refuses(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*args: object, **options: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(OutputError, match="x: cannot be written: Permission denied$"):
+            write_atomically(tmp_path / "x", b"new")
+
+
+def test_a_path_that_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:
+    check_writable(tmp_path / "x")
+    assert names(tmp_path) == []
+    (tmp_path / "x").touch()
+    check_writable(str(tmp_path / "x"))
+
+
+class TestFolders:
+    def test_parents_are_made(self, tmp_path: Path) -> None:
+        make_folder(tmp_path / "a" / "b")
+        make_folder(str(tmp_path / "a" / "b"))
+        assert (tmp_path / "a" / "b").is_dir()
+
+    def test_a_file_stands_there(self, tmp_path: Path) -> None:
+        (tmp_path / "a").touch()
+        with pytest.raises(OutputError, match="a: cannot be made a folder: File exists$"):
+            make_folder(tmp_path / "a")
+
+    def test_the_sample_is_there(self) -> None:
+        assert (sample_folder() / "digits" / "model.onnx").is_file()
+
+
+def test_digests(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10000
+    (tmp_path / "x").write_bytes(content)
+    assert sha256_of(tmp_path / "x") == sha256_of_bytes(content) == hashlib.sha256(content).hexdigest()
+    assert sha256_of_bytes(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
