@@ -13,11 +13,10 @@ from trtcalib.errors import OutputError
 from trtcalib.files import (
     check_writable,
     make_folder,
-    open_atomically,
     sample_folder,
     sha256_of,
     sha256_of_bytes,
-    write_atomically,
+    write_files,
 )
 
 
@@ -26,74 +25,70 @@ def names(folder: Path) -> list[str]:
 
 
 class TestAtomicWrites:
-    def test_the_content_stands_there_when_the_block_ends(self, tmp_path: Path) -> None:
-        path = tmp_path / "x"
-        with open_atomically(path) as file:
-            file.write(b"new")
-            assert not path.exists()
-        assert path.read_bytes() == b"new"
-        assert names(tmp_path) == ["x"]
+    def test_all_files_stand_there(self, tmp_path: Path) -> None:
+        write_files({tmp_path / "x": b"1", tmp_path / "y": b""})
+        assert (tmp_path / "x").read_bytes() == b"1"
+        assert (tmp_path / "y").read_bytes() == b""
+        assert names(tmp_path) == ["x", "y"]
 
     def test_what_stood_there_is_replaced(self, tmp_path: Path) -> None:
-        path = tmp_path / "x"
-        write_atomically(path, b"old and long")
-        write_atomically(str(path), b"new")
-        assert path.read_bytes() == b"new"
+        write_files({tmp_path / "x": b"old and long"})
+        write_files({tmp_path / "x": b"new"})
+        assert (tmp_path / "x").read_bytes() == b"new"
 
-    @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)])
-    def test_a_failure_leaves_nothing_behind(self, tmp_path: Path, error: BaseException) -> None:
-        path = tmp_path / "x"
+    def test_nothing_takes_its_place_before_everything_is_written(self, tmp_path, monkeypatch) -> None:
+        path, beside = tmp_path / "x", tmp_path / "no" / "y"
         path.write_bytes(b"old")
-        with pytest.raises(type(error)), open_atomically(path) as file:
-            file.write(b"half")
-            raise error
+        with pytest.raises(OutputError, match="does not exist: create it first$"):
+            write_files({path: b"new", beside: b"new"})
         assert path.read_bytes() == b"old"
         assert names(tmp_path) == ["x"]
 
-    @pytest.mark.parametrize("where", ["write", "fsync", "replace"])
-    def test_a_full_disk_leaves_nothing_behind(self, tmp_path, monkeypatch, where: str) -> None:
-        path = tmp_path / "x"
-        path.write_bytes(b"old")
+    @pytest.mark.parametrize("where", ["fsync", "replace"])
+    @pytest.mark.parametrize("good", [0, 1])
+    def test_a_full_disk_leaves_nothing_behind(self, tmp_path, monkeypatch, where: str, good: int) -> None:
+        calls = []
+        replace = Path.replace
 
         def full(*args: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            calls.append(args)
+            if len(calls) > good:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if where == "replace":
+                replace(*args)
 
-        if where == "fsync":
-            monkeypatch.setattr(os, "fsync", full)
-        if where == "replace":
-            monkeypatch.setattr(Path, "replace", full)
-        with pytest.raises(OutputError) as caught, open_atomically(path) as file:
-            if where == "write":
-                full()
-            file.write(b"new")
-        assert str(caught.value) == f"{path}: cannot be written: No space left on device"
-        assert caught.value.path == path
-        assert path.read_bytes() == b"old"
+        x, y = tmp_path / "x", tmp_path / "y"
+        x.write_bytes(b"old")
+        monkeypatch.setattr(os if where == "fsync" else Path, where, full)
+        with pytest.raises(OutputError) as caught:
+            write_files({x: b"new", y: b"new"})
+        failed = (x, y)[good]
+        assert str(caught.value) == f"{failed}: cannot be written: No space left on device"
+        assert caught.value.path == failed
         assert names(tmp_path) == ["x"]
+        if (where, good) != ("replace", 1):  # the first rename has happened then
+            assert x.read_bytes() == b"old"
 
-    def test_two_files_are_both_written_or_neither(self, tmp_path: Path) -> None:
-        with pytest.raises(RuntimeError), open_atomically(tmp_path / "a") as a, open_atomically(tmp_path / "b") as b:
-            a.write(b"1")
-            b.write(b"2")
-            raise RuntimeError
+    @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+    def test_an_interruption_leaves_nothing_behind(self, tmp_path, monkeypatch, stop) -> None:
+        def interrupt(descriptor: int) -> None:
+            raise stop
+
+        monkeypatch.setattr(os, "fsync", interrupt)
+        with pytest.raises(stop):
+            write_files({tmp_path / "x": b"new"})
         assert names(tmp_path) == []
-
-    def test_an_output_error_inside_passes_unchanged(self, tmp_path: Path) -> None:
-        inner = OutputError("y", "mine")
-        with pytest.raises(OutputError) as caught, open_atomically(tmp_path / "x"):
-            raise inner
-        assert caught.value is inner
 
     @pytest.mark.parametrize("name", ["x" * 255, "𝒳" * 63, "é" * 127, ".hidden", "a b"])
     def test_every_name_that_the_file_system_takes(self, tmp_path: Path, name: str) -> None:
-        write_atomically(tmp_path / name, b"1")
+        write_files({tmp_path / name: b"1"})
         assert names(tmp_path) == [name]
 
     def test_a_link_is_replaced_and_its_target_kept(self, tmp_path: Path) -> None:
         target, link = tmp_path / "target", tmp_path / "link"
         target.write_bytes(b"old")
         link.symlink_to(target)
-        write_atomically(link, b"new")
+        write_files({link: b"new"})
         assert (target.read_bytes(), link.read_bytes()) == (b"old", b"new")
 
 
@@ -108,7 +103,7 @@ class TestUnwritablePaths:
 
         def run(path: Path | str) -> str:
             with pytest.raises(OutputError) as caught:
-                check_writable(path) if request.param == "check" else write_atomically(path, b"new")
+                check_writable(path) if request.param == "check" else write_files({Path(path): b"new"})
             return str(caught.value)
 
         return run
@@ -153,7 +148,7 @@ class TestUnwritablePaths:
 
         monkeypatch.setattr(Path, "open", refuse)
         with pytest.raises(OutputError, match="x: cannot be written: Permission denied$"):
-            write_atomically(tmp_path / "x", b"new")
+            write_files({tmp_path / "x": b"new"})
 
 
 def test_a_path_that_can_be_written_passes_and_nothing_is_made(tmp_path: Path) -> None:

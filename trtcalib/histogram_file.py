@@ -27,6 +27,9 @@ from trtcalib.specs import Recipe
 
 __all__ = ["format_histograms", "load_histograms", "save_histograms"]
 
+_MOST_DOUBLINGS = 512
+"""From float32's smallest number to its largest there are 277."""
+
 FORMAT = 1
 """Raised when a field changes its meaning."""
 
@@ -104,7 +107,7 @@ def load_histograms(path: Path | str) -> Calibration:
     except KeyError as error:
         raise HistogramError(f"{path}: not a file that --histograms wrote: {error} is missing") from error
     except (TypeError, ValueError, IndexError, RecursionError) as error:
-        raise HistogramError(f"{path}: not a file that --histograms wrote: {str(error).splitlines()[0][:200]}") from error
+        raise HistogramError(f"{path}: not a file that --histograms wrote: {_first_line(error)}") from error
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -122,7 +125,11 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     except OSError as error:
         raise HistogramError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # zipfile, its decoders and numpy raise almost anything on hostile bytes
-        raise HistogramError(f"{path}: not a .npz file, or truncated: {(str(error).splitlines() or ['?'])[0][:200]}") from error
+        raise HistogramError(f"{path}: not a .npz file, or truncated: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check_sources(tensors: Sequence[GraphTensor]) -> None:
@@ -145,7 +152,7 @@ def _histograms(names: list[str], arrays: dict[str, NDArray[Any]]) -> dict[str, 
     histograms = {}
     for row, name in enumerate(names):
         range_, first_max, maximum, doublings, clamped = (column[row] for column in columns)
-        if not (range_ >= 0 and 0 <= first_max < np.inf and 0 <= maximum < np.inf and doublings >= 0):
+        if not (range_ >= 0 and 0 <= first_max < np.inf and 0 <= maximum < np.inf and 0 <= doublings <= _MOST_DOUBLINGS):
             raise HistogramError(f"histogram {name!r} has a range, maximum or number of doublings that cannot be: damaged")
         histograms[str(name)] = Histogram(
             counts=arrays["counts"][ends[row] - arrays["bins"][row] : ends[row]],

@@ -25,26 +25,28 @@ if TYPE_CHECKING:
 __all__ = ["collection_section"]
 
 PLAIN = "plain inference"
-BATCH_SIZES = (8, 32)
+FIRST = "collect(), the first batch of 8 alone"
+FIRST_PICTURES = 8
+WHOLE = "collect(), batch size 8"
+FURTHER = "collect(), each further picture"
 
 
 def collection_section(*, quick: bool, workers: int) -> Section:
     """Time collection beside plain inference, for each model."""
-    pictures, rounds = (32, 2) if quick else (128, 5)
+    rounds = 2 if quick else 3
     rows: list[tuple[str, ...]] = []
     facts: dict[str, Any] = {}
     for model in MODELS.values():
+        pictures = 32 if quick else model.pictures
         found, tensors = _times(model, pictures, rounds, workers)
-        set_up = median(found.pop("one picture").wall)
-        rows.append((f"**{model.title}**, {tensors} tensors", "", "", "", ""))
+        rows.append((f"**{model.title}**, {tensors} tensors, {pictures} pictures", "", "", "", ""))
         rows += _rows(model, found, pictures)
-        rows.append(("once per call: session, constants", f"{set_up * 1e3:.0f} ms in all", "", "", ""))
         facts[model.title] = {"pictures": pictures, **{name: asdict(times) for name, times in found.items()}}
     return Section(
         title="Collection of all float tensors",
-        setting=f"{pictures} pictures, {rounds} interleaved rounds, medians; {workers} workers x 1 thread and the same session "
-        "options everywhere but for ORT_ENABLE_ALL; `collect()` is the whole call: it opens the session, counts the "
-        "constants and runs the first batch twice.",
+        setting=f"{rounds} interleaved rounds, medians; {workers} workers x 1 thread and the same session options "
+        "everywhere but for ORT_ENABLE_ALL. A batch size's row is the whole call: open the session, count the constants, run the "
+        "first batch twice. A further picture is what the call takes beyond its first batch of 8.",
         columns=("what", "ms per picture", "over plain inference (min .. max)", "the same in CPU time", "target"),
         rows=rows,
         facts=facts,
@@ -52,12 +54,22 @@ def collection_section(*, quick: bool, workers: int) -> Section:
 
 
 def _rows(model: Model, found: dict[str, Times], pictures: int) -> list[tuple[str, ...]]:
+    further = pictures - FIRST_PICTURES
+    per_picture = {name: _scaled(times, pictures) for name, times in found.items() if name != FIRST}
+    per_picture[FURTHER] = Times(
+        [(whole - first) / further for whole, first in zip(found[WHOLE].wall, found[FIRST].wall, strict=True)],
+        [(whole - first) / further for whole, first in zip(found[WHOLE].cpu, found[FIRST].cpu, strict=True)],
+    )
     rows = []
-    for name, times in found.items():
+    for name, times in per_picture.items():
+        wall, cpu = ratio(times.wall, per_picture[PLAIN].wall), ratio(times.cpu, per_picture[PLAIN].cpu)
         target = f"<= {model.target}x" if name.startswith("collect") else ""
-        wall, cpu = ratio(times.wall, found[PLAIN].wall), ratio(times.cpu, found[PLAIN].cpu)
-        rows.append((name, f"{median(times.wall) / pictures * 1e3:.1f}", str(wall), str(cpu), target))
+        rows.append((name, f"{median(times.wall) * 1e3:.1f}", str(wall), str(cpu), target))
     return rows
+
+
+def _scaled(times: Times, pictures: int) -> Times:
+    return Times([wall / pictures for wall in times.wall], [cpu / pictures for cpu in times.cpu])
 
 
 def _times(model: Model, pictures: int, rounds: int, workers: int) -> tuple[dict[str, Times], int]:
@@ -68,9 +80,11 @@ def _times(model: Model, pictures: int, rounds: int, workers: int) -> tuple[dict
             PLAIN: _inference(pool, arrays, _session(model_path(model))),
             "plain inference, ORT_ENABLE_ALL": _inference(pool, arrays, _session(model_path(model), "ORT_ENABLE_ALL")),
             "all tensors as outputs, no statistics": _inference(pool, arrays, _session(_exposed(graph))),
-            **{f"collect(), batch size {size}": _collection(graph, arrays, size, workers) for size in BATCH_SIZES},
-            "one picture": _collection(graph, arrays[:1], 1, workers),
+            FIRST: _collection(graph, arrays[:FIRST_PICTURES], FIRST_PICTURES, workers),
+            WHOLE: _collection(graph, arrays, FIRST_PICTURES, workers),
+            "collect(), batch size 32": _collection(graph, arrays, 32, workers),
         }
+        contenders[FIRST]()  # compiles or loads the kernels
         found = interleave(contenders, rounds)
     return found, len(own_histograms(graph))
 
@@ -78,7 +92,7 @@ def _times(model: Model, pictures: int, rounds: int, workers: int) -> tuple[dict
 def _inference(
     pool: ThreadPoolExecutor, arrays: NDArray[np.float32], session: onnxruntime.InferenceSession
 ) -> Callable[[], None]:
-    """Return work that runs the session on each picture and drops what it gives; the pool's threads share the session."""
+    """Return work that runs the session, warmed up, on each picture; the pool's threads share the session."""
     name = session.get_inputs()[0].name
 
     def run(index: int) -> None:
@@ -88,6 +102,7 @@ def _inference(
         for _ in pool.map(run, range(len(arrays))):
             pass
 
+    run(0)
     return work
 
 

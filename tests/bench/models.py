@@ -47,6 +47,7 @@ class Model:
         size: Height and width of the input.
         mean: Subtracted from pixels in [0, 1].
         std: What the difference is divided by.
+        pictures: How many the collection is timed on.
         target: Most that collection may cost, over plain inference.
     """
 
@@ -57,6 +58,7 @@ class Model:
     size: tuple[int, int]
     mean: float
     std: float
+    pictures: int
     target: float
 
 
@@ -69,6 +71,7 @@ MODELS = {
         size=(320, 320),
         mean=0.0,
         std=1.0,
+        pictures=128,
         target=2.2,
     ),
     "rec": Model(
@@ -79,6 +82,7 @@ MODELS = {
         size=(48, 320),
         mean=0.5,
         std=0.5,
+        pictures=128,
         target=4.0,
     ),
     "det": Model(
@@ -89,6 +93,7 @@ MODELS = {
         size=(640, 640),
         mean=0.5,
         std=0.5,
+        pictures=64,
         target=1.8,
     ),
 }

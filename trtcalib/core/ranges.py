@@ -111,7 +111,7 @@ class Ledger:
     Attributes:
         maxima: float32 largest finite magnitude per tensor.
         first_maxima: float32 maximum of the first batch in which the tensor was not all zero.
-        batch_maxima: float32 maxima per batch, of the batches seen so far.
+        batch_maxima: float32 maxima per batch where no range is known yet; else of the first batch alone.
         infinite: int64 infinite values left out per tensor.
         sizes: int64 values per tensor.
     """
@@ -124,7 +124,7 @@ class Ledger:
         self._clamped = np.zeros(tensors, np.int64)
         self._batch = 0
         self._batch_bits = np.zeros(tensors, np.int64)
-        self._waiting: list[Record] = []
+        self._waiting: dict[tuple[int, int], int] = {}
         self.batch_maxima: list[NDArray[np.float32]] = []
         self.first_maxima = np.zeros(tensors, np.float32)
         self.maxima = np.zeros(tensors, np.float32)
@@ -139,13 +139,15 @@ class Ledger:
         np.maximum(self._batch_bits, record.bits, out=self._batch_bits)
         self.infinite += record.infinite
         self.sizes += record.sizes
-        if record.at_range.any():
-            self._waiting.append(record)
+        for t in np.flatnonzero(record.at_range).tolist():
+            key = (t, int(record.doublings[t]))
+            self._waiting[key] = self._waiting.get(key, 0) + int(record.at_range[t])
 
     def end_batch(self) -> None:
         """Settle the range after a batch, and with it where the values go that equalled some worker's range."""
         maxima = self._batch_bits.astype(np.uint32).view(np.float32)
-        self.batch_maxima.append(maxima)
+        if not self.batch_maxima or not self._held.size:
+            self.batch_maxima.append(maxima)
         self.first_maxima = np.where(self.first_maxima == 0, maxima, self.first_maxima)
         outgrown = np.flatnonzero((maxima > self.maxima) & (self._firsts > 0))
         self.maxima = np.maximum(self.maxima, maxima)
@@ -154,13 +156,11 @@ class Ledger:
             if needed > self._doublings[t]:
                 self._held[t] = double_counts(self._held[t], int(needed - self._doublings[t]))
                 self._doublings[t] = needed
-        for record in self._waiting:
-            for t in np.flatnonzero(record.at_range):
-                behind = int(self._doublings[t] - record.doublings[t])
-                count = record.at_range[t]
-                # At the true range a value equal to it is clamped into the last bin; at a smaller one it is no clamp.
-                self._held[t, -1 if behind == 0 else self._held.shape[1] >> min(behind, 62)] += count
-                self._clamped[t] += count if behind == 0 else 0
+        for (t, doublings), count in self._waiting.items():
+            behind = int(self._doublings[t]) - doublings
+            # At the true range a value equal to it is clamped into the last bin; at a smaller one it is no clamp.
+            self._held[t, -1 if behind == 0 else self._held.shape[1] >> behind] += count
+            self._clamped[t] += count if behind == 0 else 0
         self._waiting.clear()
         self._batch_bits = np.zeros_like(self._batch_bits)
 

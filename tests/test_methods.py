@@ -1,0 +1,136 @@
+"""A recipe's method on one histogram: the built-in ones, and those that other packages register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
+
+import numpy as np
+import pytest
+
+import trtcalib.methods
+from trtcalib.core.entropy import VARIANTS, entropy_amax, entropy_bin
+from trtcalib.core.histogram import Histogram, collect_histogram
+from trtcalib.core.minmax import minmax_amax
+from trtcalib.core.percentile import percentile_amax
+from trtcalib.errors import HistogramError, SpecError
+from trtcalib.methods import ClipPoint, algorithm_of, clip_point, describe
+from trtcalib.specs import METHODS_GROUP, EntropyRecipe, MinMaxRecipe, PercentileRecipe, PluginRecipe
+
+HISTOGRAM = collect_histogram([np.random.default_rng(0).normal(size=5000).astype(np.float32)])
+ZERO = collect_histogram([np.zeros(10, np.float32)])
+
+ENTROPY = EntropyRecipe(method="entropy")
+MINMAX = MinMaxRecipe(method="minmax")
+PERCENTILE = PercentileRecipe(method="percentile", percentile=99.9)
+PLUGIN = PluginRecipe(method="mine", options={"times": 2})
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch):
+    """Register a function as the method ``mine``, as an installed package would."""
+
+    def run(function: Callable) -> None:
+        monkeypatch.setattr(trtcalib.methods, "a_method_of_the_test", function, raising=False)
+        points = EntryPoints([EntryPoint("mine", "trtcalib.methods:a_method_of_the_test", METHODS_GROUP)])
+        monkeypatch.setattr(trtcalib.methods, "entry_points", lambda *, group: points.select(group=group))
+
+    return run
+
+
+class TestBuiltIn:
+    @pytest.mark.parametrize("variant", sorted(VARIANTS))
+    def test_entropy_in_every_variant(self, variant: str) -> None:
+        found = clip_point(HISTOGRAM, EntropyRecipe(method="entropy", variant=variant))
+        assert found == ClipPoint(entropy_amax(HISTOGRAM, variant), entropy_bin(HISTOGRAM, variant))
+
+    def test_the_recipes_variants_are_the_cores(self) -> None:
+        assert set(EntropyRecipe.model_json_schema()["properties"]["variant"]["enum"]) == set(VARIANTS)
+
+    def test_minmax(self) -> None:
+        assert clip_point(HISTOGRAM, MINMAX) == ClipPoint(minmax_amax(HISTOGRAM), None)
+
+    def test_percentile(self) -> None:
+        assert clip_point(HISTOGRAM, PERCENTILE) == ClipPoint(percentile_amax(HISTOGRAM, 99.9), None)
+
+    @pytest.mark.parametrize("recipe", [ENTROPY, MINMAX, PERCENTILE])
+    def test_a_tensor_that_was_all_zero(self, recipe) -> None:
+        assert clip_point(ZERO, recipe) == ClipPoint(np.float32(0), None)
+
+    @pytest.mark.parametrize("recipe", [ENTROPY, MINMAX, PERCENTILE])
+    def test_amax_is_float32(self, recipe) -> None:
+        assert clip_point(HISTOGRAM, recipe).amax.dtype == np.float32
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("recipe", "algorithm", "name"),
+        [
+            (ENTROPY, "EntropyCalibration2", "entropy"),
+            (EntropyRecipe(method="entropy", variant="smoothed"), "EntropyCalibration2", "entropy (smoothed)"),
+            (MINMAX, "MinMaxCalibration", "minmax"),
+            (PERCENTILE, "EntropyCalibration2", "percentile 99.9"),
+            (PercentileRecipe(method="percentile", percentile=100), "EntropyCalibration2", "percentile 100"),
+            (PLUGIN, "EntropyCalibration2", "mine"),
+        ],
+    )
+    def test_header_and_name(self, recipe, algorithm: str, name: str) -> None:
+        assert algorithm_of(recipe) == algorithm
+        assert describe(recipe) == name
+
+
+class TestPlugins:
+    def refusal(self) -> str:
+        with pytest.raises(SpecError) as caught:
+            clip_point(HISTOGRAM, PLUGIN)
+        return str(caught.value)
+
+    def test_gets_the_histogram_and_its_options(self, register) -> None:
+        calls = []
+
+        def method(histogram: Histogram, **options: object) -> float:
+            calls.append((histogram, options))
+            return 1.5
+
+        register(method)
+        assert clip_point(HISTOGRAM, PLUGIN) == ClipPoint(np.float32(1.5), None)
+        assert calls == [(HISTOGRAM, {"times": 2})]
+
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trtcalib.methods, "entry_points", lambda *, group: EntryPoints())
+        assert self.refusal() == "recipe: method: no installed package registers 'mine' under 'trtcalib.methods'"
+
+    def test_installed_but_broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        points = EntryPoints([EntryPoint("mine", "no_such_module:f", METHODS_GROUP)])
+        monkeypatch.setattr(trtcalib.methods, "entry_points", lambda *, group: points)
+        assert self.refusal() == "recipe: method: 'mine' raised ModuleNotFoundError: No module named 'no_such_module'"
+
+    def test_raises(self, register) -> None:
+        def method(histogram: Histogram, times: int) -> float:
+            return 1 / 0
+
+        register(method)
+        assert self.refusal() == "recipe: method: 'mine' raised ZeroDivisionError: division by zero"
+
+    def test_does_not_take_the_option(self, register) -> None:
+        register(lambda histogram: 1.0)
+        assert "'mine' raised TypeError: " in self.refusal()
+        assert self.refusal().endswith("got an unexpected keyword argument 'times'")
+
+    def test_its_own_refusals_of_a_histogram_pass(self, register) -> None:
+        def method(histogram: Histogram, times: int) -> float:
+            raise HistogramError("too few bins")
+
+        register(method)
+        with pytest.raises(HistogramError, match="^too few bins$"):
+            clip_point(HISTOGRAM, PLUGIN)
+
+    @pytest.mark.parametrize(("value", "shown"), [(-1, "-1.0"), (float("nan"), "nan"), (float("inf"), "inf")])
+    def test_gives_no_valid_amax(self, register, value: float, shown: str) -> None:
+        register(lambda histogram, times: value)
+        assert self.refusal() == f"recipe: method: 'mine' gave amax {shown}, expected a finite number >= 0"
+
+    @pytest.mark.parametrize("value", [None, "abc", [1]])
+    def test_gives_no_number(self, register, value: object) -> None:
+        register(lambda histogram, times: value)
+        assert self.refusal().startswith("recipe: method: 'mine' raised ")
