@@ -235,7 +235,9 @@ class TestDamagedNpz:
             (np.savez, SIZE, "<I", 130, ": array 'x': truncated: shape (4, 3) of float32 needs more bytes than the file has"),
         ],
     )  # fmt: skip
-    def test_an_archive_that_lies(self, tmp_path, temporary_folder, save, field, form, value, reason) -> None:
+    def test_an_archive_that_lies(  # noqa: PLR0917 - one line of the table
+        self, tmp_path, temporary_folder, save, field, form, value, reason
+    ) -> None:
         path = tmp_path / "a.npz"
         save(path, x=VALUES)
         patch_directory(path, field, form, value)

@@ -93,7 +93,7 @@ class TestBatchSize:
             plan(100, **{name: value})
 
     def test_a_negative_seed(self) -> None:
-        with pytest.raises(DataError, match="^counter: the seed of the shuffle must not be negative, got -1$"):
+        with pytest.raises(DataError, match=r"^counter: the seed of the shuffle must not be negative, got -1$"):
             plan(100, shuffle=-1)
 
 
@@ -178,7 +178,7 @@ class TestLimits:
         assert labels(batches) == [["0", "1"], ["2", "3"]]
 
     def test_drop_last_of_everything(self, known: bool) -> None:
-        with pytest.raises(DataError, match="^counter: fewer samples than the 8 that one batch needs$"):
+        with pytest.raises(DataError, match=r"^counter: fewer samples than the 8 that one batch needs$"):
             list(plan(7, batch_size=8, drop_last=True, known=known).runs())
 
     @pytest.mark.parametrize(("max_samples", "expected"), [(3, 3), (7, 7), (100, 10)])
@@ -239,7 +239,7 @@ class TestShuffle:
         assert rows(batches) == rows(batches)
 
     def test_a_source_of_unknown_size_says_no(self) -> None:
-        with pytest.raises(DataError, match="^counter: no random order$"):
+        with pytest.raises(DataError, match=r"^counter: no random order$"):
             list(plan(10, shuffle=5, known=False).runs())
 
 

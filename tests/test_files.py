@@ -39,7 +39,7 @@ class TestAtomicWrites:
     def test_nothing_takes_its_place_before_everything_is_written(self, tmp_path, monkeypatch) -> None:
         path, beside = tmp_path / "x", tmp_path / "no" / "y"
         path.write_bytes(b"old")
-        with pytest.raises(OutputError, match="does not exist: create it first$"):
+        with pytest.raises(OutputError, match=r"does not exist: create it first$"):
             write_files({path: b"new", beside: b"new"})
         assert path.read_bytes() == b"old"
         assert names(tmp_path) == ["x"]
@@ -79,7 +79,7 @@ class TestAtomicWrites:
             write_files({tmp_path / "x": b"new"})
         assert names(tmp_path) == []
 
-    @pytest.mark.parametrize("name", ["x" * 255, "𝒳" * 63, "é" * 127, ".hidden", "a b"])
+    @pytest.mark.parametrize("name", ["x" * 255, "\U0001d4b3" * 63, "é" * 127, ".hidden", "a b"])
     def test_every_name_that_the_file_system_takes(self, tmp_path: Path, name: str) -> None:
         write_files({tmp_path / name: b"1"})
         assert names(tmp_path) == [name]
@@ -137,9 +137,11 @@ class TestUnwritablePaths:
         monkeypatch.setattr(os, "access", refuse_access)  # root may write everywhere
         assert refusal(tmp_path / "x") == f"{tmp_path / 'x'}: the folder {str(tmp_path)!r} cannot be written to"
 
-    def test_a_name_that_is_too_long(self, refusal, tmp_path: Path) -> None:
+    def test_a_name_that_is_too_long(self, tmp_path: Path) -> None:
         path = tmp_path / ("x" * 300)
-        assert refusal(path).startswith(f"{path}: cannot be written: ")
+        with pytest.raises(OutputError) as caught:
+            write_files({path: b"new"})
+        assert str(caught.value).startswith(f"{path}: cannot be written: ")
         assert names(tmp_path) == []
 
     def test_a_write_that_the_system_refuses(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +149,7 @@ class TestUnwritablePaths:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         monkeypatch.setattr(Path, "open", refuse)
-        with pytest.raises(OutputError, match="x: cannot be written: Permission denied$"):
+        with pytest.raises(OutputError, match=r"x: cannot be written: Permission denied$"):
             write_files({tmp_path / "x": b"new"})
 
 
@@ -166,7 +168,7 @@ class TestFolders:
 
     def test_a_file_stands_there(self, tmp_path: Path) -> None:
         (tmp_path / "a").touch()
-        with pytest.raises(OutputError, match="a: cannot be made a folder: File exists$"):
+        with pytest.raises(OutputError, match=r"a: cannot be made a folder: File exists$"):
             make_folder(tmp_path / "a")
 
     def test_the_sample_is_there(self) -> None:

@@ -128,14 +128,24 @@ class TestSize:
     @pytest.mark.parametrize(("resize", "height", "width"), [([8, 30], 8, 30), (10, 10, 20), (40, 40, 82)])
     @pytest.mark.parametrize("interpolation", ["bilinear", "nearest", "bicubic"])
     def test_resize_is_pillows(self, wide: Path, resize, height: int, width: int, interpolation: str) -> None:
-        filters = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC}
+        filters = {
+            "bilinear": Image.Resampling.BILINEAR,
+            "nearest": Image.Resampling.NEAREST,
+            "bicubic": Image.Resampling.BICUBIC,
+        }
         with Image.open(wide) as image:
             expected = np.asarray(image.resize((width, height), filters[interpolation]))
         np.testing.assert_array_equal(decode(wide, resize=resize, interpolation=interpolation, layout="hwc"), expected)
 
     @pytest.mark.parametrize(
         ("height", "width", "side", "expected"),
-        [(3, 10, 7, (7, 23)), (10, 3, 7, (23, 7)), (5, 5, 224, (224, 224)), (480, 640, 256, (256, 341)), (49, 49 * 3, 224, (224, 672))],
+        [
+            (3, 10, 7, (7, 23)),
+            (10, 3, 7, (23, 7)),
+            (5, 5, 224, (224, 224)),
+            (480, 640, 256, (256, 341)),
+            (49, 49 * 3, 224, (224, 672)),
+        ],
     )
     def test_the_shorter_side_as_torchvision_rounds_the_longer(self, tmp_path, height, width, side, expected) -> None:
         path = save(tmp_path / "a.png", np.zeros((height, width), np.uint8))
@@ -184,8 +194,14 @@ def png16(path: Path, colour_type: int) -> Path:
     """Write a PNG with 16 bits per channel, which Pillow reads but cannot write in colour."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour_type]
     rows = b"".join(b"\0" + b"\x12\x34" * channels * 4 for _ in range(4))
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    framed = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    framed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
     return path
 
@@ -219,7 +235,9 @@ class TestRefused:
         path = save(tmp_path / "a.png", RGB)
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         message = refusal(path)
-        assert message.startswith("images: sample a.png: the image cannot be decoded: Image size (24 pixels) exceeds limit of")
+        assert message.startswith(
+            "images: sample a.png: the image cannot be decoded: Image size (24 pixels) exceeds limit of"
+        )
 
     def test_a_bomb_is_refused_whatever_other_threads_do_with_warnings(self, tmp_path, monkeypatch) -> None:
         small, bomb = save(tmp_path / "small.png", RGB[:2, :2]), save(tmp_path / "bomb.png", RGB)

@@ -112,7 +112,7 @@ class TestReading:
             ("schema_version", 2, "schema_version: Input should be 1"),
             ("tool", "other", "tool: Input should be 'trtcalib'"),
             ("cache_sha256", "abc", "cache_sha256: String should match pattern '^[0-9a-f]{64}$'"),
-            ("tensors", 3, "tensors: Input should be a valid list"),
+            ("tensors", 3, "tensors: Input should be a valid array"),
         ],
     )
     def test_faults_name_the_key(self, cache: Path, tmp_path: Path, key: str, value: object, fault: str) -> None:

@@ -97,7 +97,7 @@ class TestPlugins:
         assert calls == [(HISTOGRAM, {"times": 2})]
 
     def test_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trtcalib.methods, "entry_points", lambda *, group: EntryPoints())
+        monkeypatch.setattr(trtcalib.methods, "entry_points", lambda *, group: EntryPoints([]))
         assert self.refusal() == "recipe: method: no installed package registers 'mine' under 'trtcalib.methods'"
 
     def test_installed_but_broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,10 @@ class TestPlugins:
         assert self.refusal() == "recipe: method: 'mine' raised ZeroDivisionError: division by zero"
 
     def test_does_not_take_the_option(self, register) -> None:
-        register(lambda histogram: 1.0)
+        def method(histogram: Histogram) -> float:
+            return 1.0
+
+        register(method)
         assert "'mine' raised TypeError: " in self.refusal()
         assert self.refusal().endswith("got an unexpected keyword argument 'times'")
 
@@ -122,7 +125,7 @@ class TestPlugins:
             raise HistogramError("too few bins")
 
         register(method)
-        with pytest.raises(HistogramError, match="^too few bins$"):
+        with pytest.raises(HistogramError, match=r"^too few bins$"):
             clip_point(HISTOGRAM, PLUGIN)
 
     @pytest.mark.parametrize(("value", "shown"), [(-1, "-1.0"), (float("nan"), "nan"), (float("inf"), "inf")])

@@ -105,11 +105,15 @@ class TestListed:
         assert ("low", "constant") in listed(graph)
 
     def test_weights_that_nothing_uses_are_not_listed(self, read) -> None:
-        graph = read("g (float[N] x) => (float[N] y) <float[1] unused = {1}, float[0] empty = {}> { y = Concat<axis = 0>(x, empty) }")
+        graph = read(
+            "g (float[N] x) => (float[N] y) <float[1] unused = {1}, float[0] empty = {}> { y = Concat<axis = 0>(x, empty) }"
+        )
         assert [name for name, _ in listed(graph)] == ["x", "y"]
 
     def test_optional_outputs_without_a_name(self, read) -> None:
-        graph = read("g (float[N, 4] x) => (float[N, 4] y) <float[4] s = {1, 1, 1, 1}> { y, , inverse = LayerNormalization(x, s) }")
+        graph = read(
+            "g (float[N, 4] x) => (float[N, 4] y) <float[4] s = {1, 1, 1, 1}> { y, , inverse = LayerNormalization(x, s) }"
+        )
         assert [name for name, _ in listed(graph)] == ["x", "s", "y", "inverse"]
 
     def test_what_shape_inference_does_not_know_stays_a_candidate(self, read) -> None:
@@ -159,7 +163,9 @@ class TestConstants:
 
     def test_values_are_flat_float32(self, read) -> None:
         # The text gives float16 by its bits.
-        graph = read("g (float16[N, 2] x) => (float16[N, 2] y) <float16[2, 2] w = {15360, 16384, 16896, 17408}> { y = MatMul(x, w) }")
+        graph = read(
+            "g (float16[N, 2] x) => (float16[N, 2] y) <float16[2, 2] w = {15360, 16384, 16896, 17408}> { y = MatMul(x, w) }"
+        )
         ((name, values),) = constant_values(graph)
         assert (name, values.dtype, values.tolist()) == ("w", np.float32, [1, 2, 3, 4])
 
@@ -191,7 +197,7 @@ class TestConstants:
         model.graph.initializer[0].ClearField("float_data")
         model.graph.initializer[0].raw_data = b"123"
         onnx.save(model, tmp_path / "m.onnx")
-        with pytest.raises(ActivationError, match="^tensor 'w': the constant cannot be decoded: "):
+        with pytest.raises(ActivationError, match=r"^tensor 'w': the constant cannot be decoded: "):
             list(constant_values(read_model(tmp_path / "m.onnx")))
 
 
@@ -309,7 +315,15 @@ class TestInputs:
         assert read(FIXED).fixed_batch == 4
 
     @pytest.mark.parametrize(
-        ("kind", "dtype"), [("float16", "float16"), ("double", "float64"), ("int32", "int32"), ("int64", "int64"), ("uint8", "uint8"), ("bool", "bool")]
+        ("kind", "dtype"),
+        [
+            ("float16", "float16"),
+            ("double", "float64"),
+            ("int32", "int32"),
+            ("int64", "int64"),
+            ("uint8", "uint8"),
+            ("bool", "bool"),
+        ],
     )
     def test_dtypes(self, read, kind: str, dtype: str) -> None:
         graph = read(f"g ({kind}[N] x) => (float[N] y) {{ y = Cast<to = 1>(x) }}")
@@ -335,7 +349,9 @@ class TestInputs:
         assert refusal(path) == "the model has no inputs: there is nothing to calibrate"
 
     def test_a_sequence_cannot_be_fed(self, tmp_path: Path) -> None:
-        path = save_model(tmp_path / "m.onnx", "g (seq(float[N]) s) => (float[N] y) { y = ConcatFromSequence<axis = 0>(s) }")
+        path = save_model(
+            tmp_path / "m.onnx", "g (seq(float[N]) s) => (float[N] y) { y = ConcatFromSequence<axis = 0>(s) }"
+        )
         assert refusal(path) == "input 's' is no tensor: only tensors can be fed"
 
     @pytest.mark.parametrize("kind", [onnx.TensorProto.BFLOAT16, onnx.TensorProto.UNDEFINED])
@@ -360,7 +376,9 @@ class TestNoModel:
         (tmp_path / "m.onnx").touch()
         assert refusal(tmp_path / "m.onnx") == self.EMPTY
 
-    @pytest.mark.parametrize("content", [b"hello world, this is text\n", b"\xff" * 100, b"\x89PNG\r\n\x1a\n" + bytes(50)])
+    @pytest.mark.parametrize(
+        "content", [b"hello world, this is text\n", b"\xff" * 100, b"\x89PNG\r\n\x1a\n" + bytes(50)]
+    )
     def test_something_else(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "m.onnx").write_bytes(content)
         assert refusal(tmp_path / "m.onnx") in (self.BYTES, self.EMPTY)
@@ -388,7 +406,9 @@ class TestNoModel:
 WEIGHTS = np.arange(6, dtype=np.float32)
 
 
-def save_external(folder: Path, location: str | None = "weights.bin", *, offset: str | None = None, length: str | None = None) -> Path:
+def save_external(
+    folder: Path, location: str | None = "weights.bin", *, offset: str | None = None, length: str | None = None
+) -> Path:
     """Write the dense model with its weight outside, as hostile as the arguments make it."""
     model = make_model(DENSE)
     (weight,) = model.graph.initializer
@@ -471,7 +491,10 @@ class TestExternalData:
         assert refusal(save_external(folder, offset=offset)) == expected
 
     def test_a_length_that_does_not_match_the_shape(self, folder: Path) -> None:
-        assert refusal(save_external(folder, length="20")) == "tensor 'w': its external data has 20 bytes, its shape needs 24"
+        assert (
+            refusal(save_external(folder, length="20"))
+            == "tensor 'w': its external data has 20 bytes, its shape needs 24"
+        )
 
     @pytest.mark.parametrize("numbers", [{"offset": "x"}, {"length": "1.5"}, {"offset": ""}, {"offset": "9" * 5000}])
     def test_no_numbers(self, folder: Path, numbers: dict[str, str]) -> None:
@@ -516,3 +539,22 @@ class TestExpose:
         WEIGHTS.tofile(tmp_path / "weights.bin")
         exposed = onnx.load_model_from_string(expose(read_model(save_external(tmp_path)), ["h"]))
         assert exposed.graph.initializer[0].data_location == onnx.TensorProto.EXTERNAL
+
+
+class TestHostileExternalData:
+    """Reported against onnx_tensors.py; each fails with a bare OSError, ValueError, RuntimeError or OverflowError."""
+
+    @pytest.mark.xfail(strict=True, reason="onnx_tensors.external_data lets the system's own error through")
+    @pytest.mark.parametrize("location", ["a\0b", "a" * 5000, "loop", "loop/x"])
+    def test_locations_that_no_file_can_have(self, tmp_path: Path, location: str) -> None:
+        (tmp_path / "loop").symlink_to("loop")
+        assert refusal(save_external(tmp_path, location)).startswith("tensor 'w': ")
+
+    @pytest.mark.xfail(strict=True, reason="onnx_tensors.element_count takes negative sizes")
+    def test_a_negative_size(self, tmp_path: Path) -> None:
+        WEIGHTS.tofile(tmp_path / "weights.bin")
+        path = save_external(tmp_path)
+        model = onnx.load(path, load_external_data=False)
+        model.graph.initializer[0].dims[0] = -1
+        path.write_bytes(model.SerializeToString())
+        assert refusal(path).startswith("tensor 'w': ")

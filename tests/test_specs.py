@@ -79,7 +79,9 @@ class TestRepositoryFiles:
 
 class TestRecipes:
     def test_built_in_names(self) -> None:
-        assert load_recipe("entropy") == EntropyRecipe(method="entropy", variant="tensorrt", range="doubling", bins=2048)
+        assert load_recipe("entropy") == EntropyRecipe(
+            method="entropy", variant="tensorrt", range="doubling", bins=2048
+        )
         assert load_recipe("minmax") == MinMaxRecipe(method="minmax")
         assert load_recipe("percentile-99.5") == PercentileRecipe(method="percentile", percentile=99.5)
         assert load_recipe("percentile-100") == PercentileRecipe(method="percentile", percentile=100)
@@ -124,7 +126,10 @@ class TestRecipes:
     @pytest.mark.parametrize(
         ("text", "fault"),
         [
-            ("method: entrpy", "method: found 'entrpy', expected one of entropy, minmax, percentile (did you mean 'entropy'?)"),
+            (
+                "method: entrpy",
+                "method: found 'entrpy', expected one of entropy, minmax, percentile (did you mean 'entropy'?)",
+            ),
             ("method: [a]", "method: found ['a'], expected one of entropy, minmax, percentile"),
             ("method:", "method: found None, expected one of entropy, minmax, percentile"),
             ("methd: entropy", "method: this key is missing, expected one of entropy, minmax, percentile"),
@@ -158,7 +163,10 @@ class TestPlugins:
     @pytest.mark.parametrize(
         ("text", "fault"),
         [
-            ("method: meen", "method: found 'meen', expected one of entropy, minmax, percentile, mean (did you mean 'mean'?)"),
+            (
+                "method: meen",
+                "method: found 'meen', expected one of entropy, minmax, percentile, mean (did you mean 'mean'?)",
+            ),
             ("method: mean\ntimes: 3", "times: unknown key; expected one of bins, method, options, range"),
             ("method: mean\npercentile: 3", "percentile: unknown key; expected one of bins, method, options, range"),
             ("method: mean\noptions: {a: [1]}", "options.a: found [1], expected true, false, a number or a text"),
@@ -248,7 +256,10 @@ class TestDatasets:
             "entropy: unknown key; expected one of inputs, labels, source",
         )
 
-    @pytest.mark.parametrize("scale", ["0", "-1", "0/255", "-1/255", "1/0", ".nan", ".inf", "nan", "1/x", "x", "1/2/3", "1e400", "1e999999999"])
+    @pytest.mark.parametrize(
+        "scale",
+        ["0", "-1", "0/255", "-1/255", "1/0", ".nan", ".inf", "nan", "1/x", "x", "1/2/3", "1e400", "1e999999999"],
+    )
     def test_a_scale_is_positive_and_finite(self, tmp_path: Path, scale: str) -> None:
         (fault,) = faults_of(load_dataset, write(tmp_path, f"source: a\ninputs: {{x: {{scale: {scale}}}}}"))
         assert fault.startswith("inputs.x.scale: found ")
@@ -263,7 +274,10 @@ class TestDatasets:
         [
             ("source: 3", "source: found 3, input should be a valid string"),
             ("source: a\ninputs: [x]", "inputs: found ['x'], input should be a valid dictionary"),
-            ("source: a\ninputs: {x: 3}", "inputs.x: found 3, input should be a valid dictionary or instance of InputSpec"),
+            (
+                "source: a\ninputs: {x: 3}",
+                "inputs.x: found 3, input should be a valid dictionary or instance of InputSpec",
+            ),
             ("source: a\n1: 2", "1: found 1, keys should be strings"),
             ("- source", "found list, expected a mapping with the keys inputs, labels, source"),
         ],
@@ -284,7 +298,10 @@ class TestHostileFiles:
         ("content", "fault"),
         [
             ("source: a\nsource: b", "line 2, column 1: not valid YAML: the key 'source' stands twice"),
-            ("source: a\ninputs:\n  x: {pad: 1, pad: 2}", "line 3, column 15: not valid YAML: the key 'pad' stands twice"),
+            (
+                "source: a\ninputs:\n  x: {pad: 1, pad: 2}",
+                "line 3, column 15: not valid YAML: the key 'pad' stands twice",
+            ),
             ("source: &a b\nlabels: *a", "line 2, column 11: not valid YAML: aliases are not allowed here"),
             ("source: a\n<<: *b", "line 2, column 7: not valid YAML: aliases are not allowed here"),
             ("? [1]\n: 2", "line 1, column 3: not valid YAML: found unhashable key"),

@@ -63,7 +63,9 @@ def open_arrays(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
 def _open_npz(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")}
+        members = {
+            info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")
+        }
         if all(name in members for name in wanted):
             members = {name: members[name] for name in wanted}
         for name, info in members.items():
@@ -110,7 +112,9 @@ def _map(path: Path, file: IO[bytes], start: int, size: int, label: Path | str) 
     except Exception as error:  # numpy reads the header as Python literals, which fail in many ways
         raise DataError(label, "not a .npy array, or truncated: its header cannot be read") from error
     if dtype.hasobject:
-        raise DataError(label, "holds Python objects, which only pickle can read: refused; save it with a numeric dtype")
+        raise DataError(
+            label, "holds Python objects, which only pickle can read: refused; save it with a numeric dtype"
+        )
     if dtype.kind not in "biuf":
         raise DataError(label, f"holds {dtype}, expected numbers or booleans")
     if any(isinstance(n, bool) or not 0 <= n <= _LARGEST_AXIS for n in shape):

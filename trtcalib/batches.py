@@ -115,7 +115,9 @@ class Batches:
         samples = self.source.samples(self._order())
         total = self.samples
         limit = self.batching.max_samples if total is None or not self.batching.drop_last else total
-        taken: Iterator[Sample] = islice(samples, None if limit is None else limit * self._rows_per_run // self._samples_per_run)
+        taken: Iterator[Sample] = islice(
+            samples, None if limit is None else limit * self._rows_per_run // self._samples_per_run
+        )
         if total is None and self.batching.drop_last:
             taken = _full(taken, self.batch_size * self._rows_per_run // self._samples_per_run)
         while len(group := list(islice(taken, self._rows_per_run))) == self._rows_per_run:
@@ -157,7 +159,8 @@ def plan_batches(source: DataSource, fixed_batch: int | None, batching: Batching
     batch_size = batching.batch_size or default
     if batch_size % samples_per_run:
         raise DataError(
-            source.name, f"the model has a fixed batch of {fixed_batch}: the batch size must be a multiple of it, got {batch_size}"
+            source.name,
+            f"the model has a fixed batch of {fixed_batch}: the batch size must be a multiple of it, got {batch_size}",
         )
     return Batches(source, batching, batch_size, samples_per_run)
 

@@ -16,7 +16,11 @@ from trtcalib.core.cache import FIRST_VERSION_WITHOUT_CALIBRATORS
 
 __all__ = ["Diagnosis", "Job", "Part", "diagnose"]
 
-_SYSTEM_PACKAGES = ("/usr/lib/python3/dist-packages", "/usr/local/lib/python3*/dist-packages", "/usr/lib/python3*/dist-packages")
+_SYSTEM_PACKAGES = (
+    "/usr/lib/python3/dist-packages",
+    "/usr/local/lib/python3*/dist-packages",
+    "/usr/lib/python3*/dist-packages",
+)
 """Where JetPack and NVIDIA's Debian packages put TensorRT's Python module."""
 
 _SMI_SECONDS = 10
@@ -85,7 +89,9 @@ def _runtime() -> Part:
             advice += "; on a Jetson the CPU package is the right one for calibrate"
         return Part("ONNX Runtime", "", advice)
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
-        return Part("ONNX Runtime", found, "onnxruntime and onnxruntime-gpu are both installed and clash: uninstall one")
+        return Part(
+            "ONNX Runtime", found, "onnxruntime and onnxruntime-gpu are both installed and clash: uninstall one"
+        )
     return Part("ONNX Runtime", f"{found} ({', '.join(providers)})", "calibrate always runs on the CPU provider")
 
 
@@ -100,7 +106,9 @@ def _tensorrt() -> Part:
         return Part("TensorRT", "", f"{hidden[0]} is hidden by this virtual environment: {advice}")
     if platform.machine() == "aarch64":
         return Part("TensorRT", "", "on a Jetson it comes with JetPack: sudo apt install python3-libnvinfer")
-    return Part("TensorRT", "", "pip install 'trtcalib[tensorrt]' on a machine with an NVIDIA GPU (pins TensorRT below 11)")
+    return Part(
+        "TensorRT", "", "pip install 'trtcalib[tensorrt]' on a machine with an NVIDIA GPU (pins TensorRT below 11)"
+    )
 
 
 def _reads_caches(tensorrt: str) -> bool:
@@ -110,7 +118,9 @@ def _reads_caches(tensorrt: str) -> bool:
 
 def _pycuda() -> Part:
     found = _installed("pycuda")
-    return Part("PyCUDA", found, "" if found else "pip install 'trtcalib[tensorrt]'; it is built against the CUDA toolkit")
+    return Part(
+        "PyCUDA", found, "" if found else "pip install 'trtcalib[tensorrt]'; it is built against the CUDA toolkit"
+    )
 
 
 def _gpu() -> Part:

@@ -152,8 +152,12 @@ def _histograms(names: list[str], arrays: dict[str, NDArray[Any]]) -> dict[str, 
     histograms = {}
     for row, name in enumerate(names):
         range_, first_max, maximum, doublings, clamped = (column[row] for column in columns)
-        if not (range_ >= 0 and 0 <= first_max < np.inf and 0 <= maximum < np.inf and 0 <= doublings <= _MOST_DOUBLINGS):
-            raise HistogramError(f"histogram {name!r} has a range, maximum or number of doublings that cannot be: damaged")
+        if not (
+            range_ >= 0 and 0 <= first_max < np.inf and 0 <= maximum < np.inf and 0 <= doublings <= _MOST_DOUBLINGS
+        ):
+            raise HistogramError(
+                f"histogram {name!r} has a range, maximum or number of doublings that cannot be: damaged"
+            )
         histograms[str(name)] = Histogram(
             counts=arrays["counts"][ends[row] - arrays["bins"][row] : ends[row]],
             range=range_,

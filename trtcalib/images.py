@@ -109,7 +109,9 @@ def _crop(image: Image.Image, spec: InputSpec, source: str, label: str) -> Image
         return image
     height, width = spec.crop
     if height > image.height or width > image.width:
-        raise DataError(source, f"crop {height} x {width} is larger than the image, {image.height} x {image.width}", label)
+        raise DataError(
+            source, f"crop {height} x {width} is larger than the image, {image.height} x {image.width}", label
+        )
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 

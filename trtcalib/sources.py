@@ -97,7 +97,9 @@ def open_source(
             "give the function that makes it, or a list",
         )
     if not isinstance(data, str | Path):
-        raise DataError("<data>", f"found {type(data).__name__}, expected a path, arrays, a sequence of feeds or a function")
+        raise DataError(
+            "<data>", f"found {type(data).__name__}, expected a path, arrays, a sequence of feeds or a function"
+        )
     return _open_path(str(data), inputs, skip_bad_images=skip_bad_images, allow_code=allow_code)
 
 
@@ -108,7 +110,8 @@ def _open_path(text: str, inputs: Sequence[ModelInput], *, skip_bad_images: bool
         if match and allow_code:
             return FunctionSource(text, _import_function(text, match[1], match[2]), inputs)
         raise DataError(
-            text, "no such file or folder; expected a .npz, a .npy, a dataset .yaml, a folder of images or module:function"
+            text,
+            "no such file or folder; expected a .npz, a .npy, a dataset .yaml, a folder of images or module:function",
         )
     if path.suffix in (".yaml", ".yml"):
         spec = load_dataset(path)
@@ -141,7 +144,9 @@ def _open_files(path: Path, spec: DatasetSpec, inputs: Sequence[ModelInput], *, 
     if path.is_dir():
         return ImageSource(path, spec, inputs, skip_bad_images=skip_bad_images)
     if path.suffix not in (".npz", ".npy"):
-        raise DataError(path, f"found a {path.suffix or 'nameless'} file, expected .npz, .npy, .yaml or a folder of images")
+        raise DataError(
+            path, f"found a {path.suffix or 'nameless'} file, expected .npz, .npy, .yaml or a folder of images"
+        )
     arrays = open_arrays(path, [i.name for i in inputs])
     return ArraySource(str(path), _by_input(arrays, inputs, str(path)), inputs, spec.inputs, path)
 
@@ -358,7 +363,9 @@ class FunctionSource:
     def samples(self, order: Sequence[int] | None) -> Iterator[Sample]:
         """Call the function and yield its feeds, split into single samples where the batch axis is free."""
         if order is not None:
-            raise DataError(self.name, "a function gives its samples in its own order: shuffle them there, or save a .npz")
+            raise DataError(
+                self.name, "a function gives its samples in its own order: shuffle them there, or save a .npz"
+            )
         digest = hashlib.sha256()
         feeds = self._start()
         position = count = 0
@@ -389,11 +396,13 @@ class FunctionSource:
             raise DataError(self.name, f"the function raised {type(error).__name__}: {error}") from error
         if isinstance(found, Iterator) and found is self._last:
             raise DataError(
-                self.name, "the function returned the same generator again, which can be read only once: make a new one on each call"
+                self.name,
+                "the function returned the same generator again, which can be read only once: make a new one on each call",
             )
         if isinstance(found, Mapping) or not (isinstance(found, Iterable) or hasattr(found, "__getitem__")):
             raise DataError(
-                self.name, f"the function returned {type(found).__name__}, expected an iterable of feeds: yield them, or return a list"
+                self.name,
+                f"the function returned {type(found).__name__}, expected an iterable of feeds: yield them, or return a list",
             )
         self._last = iter(found)
         return self._last
@@ -408,8 +417,12 @@ class FunctionSource:
 
     def _checked(self, feed: Any, position: int) -> dict[str, NDArray[Any]]:
         if not isinstance(feed, Mapping):
-            raise DataError(self.name, f"found {type(feed).__name__}, expected a mapping of input name to array", position)
-        arrays = {str(key): np.asarray(_array(str(key), value, self.name, position), order="C") for key, value in feed.items()}
+            raise DataError(
+                self.name, f"found {type(feed).__name__}, expected a mapping of input name to array", position
+            )
+        arrays = {
+            str(key): np.asarray(_array(str(key), value, self.name, position), order="C") for key, value in feed.items()
+        }
         check_feed(arrays, self._inputs, self.name, str(position))
         return arrays
 
@@ -469,11 +482,15 @@ def check_feed(feed: Feed, inputs: Sequence[ModelInput], source: str, sample: st
     """
     for wanted in inputs:
         if wanted.name not in feed:
-            raise DataError(source, f"input {wanted.name!r} is missing; found {', '.join(map(repr, feed)) or 'none'}", sample)
+            raise DataError(
+                source, f"input {wanted.name!r} is missing; found {', '.join(map(repr, feed)) or 'none'}", sample
+            )
         array = feed[wanted.name]
         if array.dtype != wanted.dtype:
             hint = f"convert it with .astype(numpy.{wanted.dtype}), or state dtype: {wanted.dtype} in a dataset YAML"
-            raise DataError(source, f"input {wanted.name!r} is {array.dtype}, the model takes {wanted.dtype}: {hint}", sample)
+            raise DataError(
+                source, f"input {wanted.name!r} is {array.dtype}, the model takes {wanted.dtype}: {hint}", sample
+            )
         if not _fits(array.shape, wanted.shape, rows=rows):
             assert wanted.shape is not None
             reason = f"input {wanted.name!r} has shape {array.shape}, the model takes {_shape_text(wanted.shape)}"
@@ -530,7 +547,9 @@ def _per_channel(numbers: tuple[float, ...], value: NDArray[Any], spec: InputSpe
     axis = 1 if spec.layout == "chw" else value.ndim - 1
     channels = value.shape[axis] if value.ndim > axis else 1
     if len(numbers) not in (1, channels):
-        raise DataError(source, f"mean and std need 1 or {channels} numbers for {channels} channels, got {len(numbers)}")
+        raise DataError(
+            source, f"mean and std need 1 or {channels} numbers for {channels} channels, got {len(numbers)}"
+        )
     if len(numbers) == 1:
         return np.array(numbers, np.float32)
     shape = [1] * value.ndim

@@ -111,9 +111,11 @@ class InputSpec(_Spec):
         dtype: The type to cast to.
     """
 
-    resize: tuple[Annotated[int, Field(gt=0, le=16384)], Annotated[int, Field(gt=0, le=16384)]] | Annotated[
-        int, Field(gt=0, le=16384)
-    ] | None = None
+    resize: (
+        tuple[Annotated[int, Field(gt=0, le=16384)], Annotated[int, Field(gt=0, le=16384)]]
+        | Annotated[int, Field(gt=0, le=16384)]
+        | None
+    ) = None
     fit: Literal["stretch", "letterbox"] = "stretch"
     pad: Annotated[int, Field(ge=0, le=255)] = 114
     interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
@@ -170,7 +172,9 @@ def load_recipe(recipe: str | Path | Recipe) -> Recipe:
         return _parse_recipe({"method": text}, text)
     raise SpecError(
         text,
-        (f"no such calibrator: expected {', '.join(BUILTIN_RECIPES)} or the name of a .yaml file{_nearest(text, ('entropy', 'minmax', 'percentile-99.99'))}",),
+        (
+            f"no such calibrator: expected {', '.join(BUILTIN_RECIPES)} or the name of a .yaml file{_nearest(text, ('entropy', 'minmax', 'percentile-99.99'))}",
+        ),
     )
 
 
@@ -198,7 +202,9 @@ T = TypeVar("T")
 
 def _validate(adapter: TypeAdapter[T], content: Any, path: Path | str, keys: set[str]) -> T:
     if not isinstance(content, dict):
-        raise SpecError(path, (f"found {type(content).__name__}, expected a mapping with the keys {', '.join(sorted(keys))}",))
+        raise SpecError(
+            path, (f"found {type(content).__name__}, expected a mapping with the keys {', '.join(sorted(keys))}",)
+        )
     try:
         return adapter.validate_python(content)
     except ValidationError as error:

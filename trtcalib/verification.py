@@ -48,7 +48,9 @@ def verify_cache(cache: Path, *, model: Path | None = None, data: str | None = N
     return [
         _check_cache(cache, manifest.cache_sha256),
         _check_model(model_path, facts.model.sha256, facts.model.external_sha256),
-        _check_data(manifest, model_path, data or (facts.data.path if facts.data.is_path else None), allow_code=bool(data)),
+        _check_data(
+            manifest, model_path, data or (facts.data.path if facts.data.is_path else None), allow_code=bool(data)
+        ),
         *_check_versions(manifest),
     ]
 
@@ -83,7 +85,9 @@ def _check_data(manifest: Manifest, model: Path, data: str | None, *, allow_code
         source = open_source(data, graph.inputs, skip_bad_images=batching.skip_bad_images, allow_code=allow_code)
         if source.size() is None:
             # A function's digest is that of what it gives.
-            wanted = Batching(batch_size=batching.batch_size, max_samples=batching.max_samples, drop_last=batching.drop_last)
+            wanted = Batching(
+                batch_size=batching.batch_size, max_samples=batching.max_samples, drop_last=batching.drop_last
+            )
             for _ in plan_batches(source, graph.fixed_batch, wanted).runs():
                 pass
         return _check("data", source.sha256(), facts.data.sha256, data)
@@ -96,11 +100,22 @@ def _check_versions(manifest: Manifest) -> list[Check]:
     versions, cpu = environment()
     then = manifest.provenance.versions
     checks = [
-        Check(name, "same" if versions.get(name) == was else "changed", f"{was}, here {versions.get(name, 'not installed')}")
+        Check(
+            name,
+            "same" if versions.get(name) == was else "changed",
+            f"{was}, here {versions.get(name, 'not installed')}",
+        )
         for name, was in then.items()
         if versions.get(name) != was
     ]
     if not checks:
         checks.append(Check("versions", "same", ", ".join(f"{name} {number}" for name, number in then.items())))
-    checks.append(_check("cpu", cpu, manifest.provenance.cpu, cpu if cpu == manifest.provenance.cpu else f"{manifest.provenance.cpu}, here {cpu}"))
+    checks.append(
+        _check(
+            "cpu",
+            cpu,
+            manifest.provenance.cpu,
+            cpu if cpu == manifest.provenance.cpu else f"{manifest.provenance.cpu}, here {cpu}",
+        )
+    )
     return checks

@@ -156,11 +156,11 @@ class Ledger:
             if needed > self._doublings[t]:
                 self._held[t] = double_counts(self._held[t], int(needed - self._doublings[t]))
                 self._doublings[t] = needed
-        for (t, doublings), count in self._waiting.items():
-            behind = int(self._doublings[t]) - doublings
+        for (tensor, doublings), count in self._waiting.items():
+            behind = int(self._doublings[tensor]) - doublings
             # At the true range a value equal to it is clamped into the last bin; at a smaller one it is no clamp.
-            self._held[t, -1 if behind == 0 else self._held.shape[1] >> behind] += count
-            self._clamped[t] += count if behind == 0 else 0
+            self._held[tensor, -1 if behind == 0 else self._held.shape[1] >> behind] += count
+            self._clamped[tensor] += count if behind == 0 else 0
         self._waiting.clear()
         self._batch_bits = np.zeros_like(self._batch_bits)
 

@@ -36,7 +36,11 @@ def draw_histogram(name: str, histogram: Histogram, marks: Mapping[str, float]) 
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.add_subplot()
     # Past float32 the range is infinite there, not here.
-    range_ = math.ldexp(float(histogram.first_max), histogram.doublings) if np.isinf(histogram.range) else float(histogram.range)
+    range_ = (
+        math.ldexp(float(histogram.first_max), histogram.doublings)
+        if np.isinf(histogram.range)
+        else float(histogram.range)
+    )
     range_ = range_ or 1.0
     edges = np.linspace(0.0, range_, histogram.bins + 1)
     axes.stairs(histogram.counts, edges, fill=True, color="#9ab8d3", label=f"{histogram.total:,} values of |x|")
@@ -44,10 +48,12 @@ def draw_histogram(name: str, histogram: Histogram, marks: Mapping[str, float]) 
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.7)
     if histogram.maximum < histogram.range:
-        axes.axvspan(float(histogram.maximum), range_, color="#eeeeee", zorder=0, label="empty: the range is past the maximum")
+        axes.axvspan(
+            float(histogram.maximum), range_, color="#eeeeee", zorder=0, label="empty: the range is past the maximum"
+        )
     for index, (method, amax) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
         if np.isfinite(amax):
-            label = f"{method}: amax {amax:.5g}"
+            label = f"{shortened(method, 40)}: amax {amax:.5g}"
             colour, line = _COLOURS[index % len(_COLOURS)], _LINES[index % len(_LINES)]
             axes.axvline(amax, linewidth=1.8, label=label, color=colour, linestyle=line)
     grown = f", doubled {histogram.doublings} x from {histogram.first_max:.5g}" if histogram.doublings else ""
