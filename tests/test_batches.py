@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trtcalib.batches import DEFAULT_BATCH_SIZE, Batches, Batching, plan_batches
 from trtcalib.errors import DataError
-from trtcalib.sources import Feed, Sample
+from trtcalib.feeds import Feed, Sample
 
 
 class Counter:

@@ -162,8 +162,6 @@ def test_tensorrt_11_is_refused_with_the_way_out(digits: Calibration) -> None:
 
 
 def test_the_same_call_gives_the_same_bytes_with_any_number_of_workers(digits: Calibration) -> None:
-    again = trtcalib.calibrate(
-        DIGITS / "model.onnx", ROOT / "data/digits-calibration.yaml", drop_last=True, workers=3
-    )
+    again = trtcalib.calibrate(DIGITS / "model.onnx", ROOT / "data/digits-calibration.yaml", drop_last=True, workers=3)
     assert again.cache() == digits.cache()
     assert again.manifest("x.cache") == digits.manifest("x.cache")

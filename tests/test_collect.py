@@ -68,7 +68,9 @@ awkward = st.one_of(st.sampled_from([0.0, 0.75, 1.5, 3.0, 6.0, 12.0, 3 * 2.0**20
     size=st.integers(1, 5),
     workers=st.integers(1, 4),
 )
-def test_streaming_equals_batch_after_batch(exact: ModelGraph, rows: list[list[float]], size: int, workers: int) -> None:
+def test_streaming_equals_batch_after_batch(
+    exact: ModelGraph, rows: list[list[float]], size: int, workers: int
+) -> None:
     x = np.array(rows, np.float32)
     found = run(exact, x, size=size, workers=workers).histograms
     for name, values in activations(x).items():
@@ -141,7 +143,9 @@ def test_policy_extend_keeps_the_width_and_adds_bins(exact: ModelGraph) -> None:
 def test_policy_extend_refuses_an_explosion_of_bins_and_names_the_tensor(exact: ModelGraph) -> None:
     x = np.full((2, 6), 1e-3, np.float32)
     x[1] = 1e3
-    with pytest.raises(HistogramError, match=r"tensor 'x': range policy 'extend' needs over 32768 bins.*use 'doubling'"):
+    with pytest.raises(
+        HistogramError, match=r"tensor 'x': range policy 'extend' needs over 32768 bins.*use 'doubling'"
+    ):
         run(exact, x, size=1, workers=1, policy="extend")
 
 

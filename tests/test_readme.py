@@ -25,7 +25,9 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "model.cache").read_bytes().startswith(b"TRT-8601-EntropyCalibration2\n")
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", "calibrators/README.md", "tests/bench/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "data/README.md", "calibrators/README.md", "tests/bench/README.md"]
+)
 def test_relative_links_lead_to_files(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
@@ -33,7 +35,10 @@ def test_relative_links_lead_to_files(page: str) -> None:
 
 
 def test_links_within_the_page_name_its_headings() -> None:
-    headings = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.MULTILINE)}
+    headings = {
+        re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-")
+        for h in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
     for anchor in re.findall(r"\]\(#([^)]+)\)", README):
         assert anchor in headings
 

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from trtcalib.errors import DataError, SpecError
+from trtcalib.feeds import DataSource, check_feed
 from trtcalib.onnx_graph import ModelInput
-from trtcalib.sources import DataSource, check_feed, open_source, prepare
+from trtcalib.preparation import prepare
+from trtcalib.sources import open_source
 from trtcalib.specs import InputSpec
 
 F32 = np.dtype(np.float32)

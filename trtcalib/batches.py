@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from trtcalib.errors import DataError
-from trtcalib.sources import DataSource, Feed, Sample
+from trtcalib.feeds import DataSource, Feed, Sample
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Batches", "Batching", "Run", "plan_batches"]
 

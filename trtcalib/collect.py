@@ -213,6 +213,8 @@ def _reason(error: Exception) -> str:
     newer = _NEW_OPSET.search(text)
     if newer:
         runtime = _import_runtime()
-        return f"opset {newer[1]} is newer than version {runtime.__version__} knows; update it, or export an older opset"
+        return (
+            f"opset {newer[1]} is newer than version {runtime.__version__} knows; update it, or export an older opset"
+        )
     lines = _NOISE.sub("", text).splitlines()
     return lines[0][:500] if lines else type(error).__name__

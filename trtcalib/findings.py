@@ -40,7 +40,9 @@ def data_findings(graph: ModelGraph, batches: Batches, collection: Collection) -
     for name, histogram in collection.histograms.items():
         if histogram.maximum == 0 and histogram.total:
             yield Finding(
-                code="all-zero-tensor", tensor=name, message=f"{name!r} is zero in every sample; its scale is written as 0"
+                code="all-zero-tensor",
+                tensor=name,
+                message=f"{name!r} is zero in every sample; its scale is written as 0",
             )
     for name in collection.late:
         yield Finding(
@@ -74,7 +76,9 @@ def _source_findings(graph: ModelGraph, batches: Batches, collection: Collection
             message=f"{graph.in_subgraphs} tensors inside If, Loop or Scan bodies cannot be observed and get no scale",
         )
     for name in sorted(collection.unseen & graph.typed):
-        yield Finding(code="unseen-tensor", tensor=name, message=f"{name!r} held no values in any sample; it gets no scale")
+        yield Finding(
+            code="unseen-tensor", tensor=name, message=f"{name!r} held no values in any sample; it gets no scale"
+        )
 
 
 def scale_findings(scales: Mapping[str, np.float32]) -> Iterator[Finding]:
@@ -82,10 +86,13 @@ def scale_findings(scales: Mapping[str, np.float32]) -> Iterator[Finding]:
     for name, scale in scales.items():
         if np.isinf(scale):
             yield Finding(
-                code="infinite-scale", tensor=name, message=f"the scale of {name!r} is beyond float32, written as 7f800000"
+                code="infinite-scale",
+                tensor=name,
+                message=f"the scale of {name!r} is beyond float32, written as 7f800000",
             )
         if not is_writable(name):
             yield Finding(
-                code="unwritable-name", tensor=name, message=f"the name {name!r} cannot stand on a line of a cache; left out"
+                code="unwritable-name",
+                tensor=name,
+                message=f"the name {name!r} cannot stand on a line of a cache; left out",
             )
-

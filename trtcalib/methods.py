@@ -70,7 +70,9 @@ def describe(recipe: Recipe) -> str:
 def _plugin_amax(histogram: Histogram, recipe: PluginRecipe) -> np.float32:
     found = [point for point in entry_points(group=METHODS_GROUP) if point.name == recipe.method]
     if not found:
-        raise SpecError("recipe", (f"method: no installed package registers {recipe.method!r} under {METHODS_GROUP!r}",))
+        raise SpecError(
+            "recipe", (f"method: no installed package registers {recipe.method!r} under {METHODS_GROUP!r}",)
+        )
     try:
         amax = float(found[0].load()(histogram, **recipe.options))
     except HistogramError:

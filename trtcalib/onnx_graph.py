@@ -26,7 +26,16 @@ from trtcalib.onnx_tensors import (
     tensor_values,
 )
 
-__all__ = ["GraphTensor", "ModelGraph", "ModelInput", "constant_values", "expose", "external_files", "own_histograms", "read_model"]
+__all__ = [
+    "GraphTensor",
+    "ModelGraph",
+    "ModelInput",
+    "constant_values",
+    "expose",
+    "external_files",
+    "own_histograms",
+    "read_model",
+]
 
 VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 """Operators whose output holds the same values as their first input, so that it has the same histogram."""
@@ -49,7 +58,9 @@ PARAMETER_SLOTS = {
 }
 """Inputs that TensorRT's parser reads as parameters of the layer; they never become tensors."""
 
-RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 """Operators whose output is no constant even where all inputs are."""
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -182,6 +193,8 @@ def external_files(graph: ModelGraph) -> list[Path]:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(path, "is no regular file; expected an .onnx file")
         if path.stat().st_size > PROTOBUF_LIMIT:
             raise ModelError(path, f"the file is over protobuf's 2 GB: {HOW_TO_SPLIT}")
         content = path.read_bytes()
@@ -253,7 +266,9 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
         if element_count(tensor) <= _SMALL_CONSTANT and tensor.data_location != onnx.TensorProto.EXTERNAL:
             slim.graph.initializer.append(tensor)
         elif tensor.name not in declared:
-            slim.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+            slim.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
     return slim
 
 

@@ -63,8 +63,14 @@ def node_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
 def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse external data that is missing, short, or outside the model's folder, before anything opens it."""
+    """Refuse external data that is missing, short, or outside the model's folder, before anything opens it.
+
+    Raises:
+        ModelError: Naming the tensor.
+    """
     for tensor in all_tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             file, offset, length = external_data(tensor, path)
@@ -80,24 +86,45 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def external_data(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
-    """Return (file, offset, length) of a tensor's external data; refuse a file outside the model's folder."""
+    """Return (file, offset, length) of a tensor's external data.
+
+    Raises:
+        ModelError: If the file lies outside the model's folder, or offset, length and shape do not fit together.
+    """
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    folder = path.parent.resolve()
-    # A Windows path in a model is refused on every system: on Linux it would be an odd but harmless file name.
-    inside = location and not location.startswith("/") and ":" not in location and "\\" not in location
-    file = (folder / location).resolve() if inside else folder
-    if not inside or folder not in file.parents:
-        raise ModelError(path, f"tensor {tensor.name!r}: external data {location!r} lies outside the model's folder: refused")
+    file = _inside(entries.get("location", ""), path)
+    if file is None:
+        shown = entries.get("location", "")[:80]
+        raise ModelError(
+            path, f"tensor {tensor.name!r}: external data {shown!r} lies outside the model's folder: refused"
+        )
     try:
         offset = int(entries.get("offset", "0"))
         length = int(entries.get("length", "-1"))
     except ValueError as error:
         raise ModelError(path, f"tensor {tensor.name!r}: offset or length of its external data is no number") from error
+    if min(tensor.dims, default=0) < 0:
+        raise ModelError(path, f"tensor {tensor.name!r}: its shape {list(tensor.dims)} has a negative size")
     needed = element_count(tensor) * FLOATS[tensor.data_type].itemsize if tensor.data_type in FLOATS else max(length, 0)
-    if offset < 0 or (length >= 0 and length < needed):
-        raise ModelError(path, f"tensor {tensor.name!r}: its external data has {length} bytes, its shape needs {needed}")
+    if offset < 0 or 0 <= length < needed:
+        raise ModelError(
+            path, f"tensor {tensor.name!r}: its external data has {length} bytes, its shape needs {needed}"
+        )
     return file, offset, needed
+
+
+def _inside(location: str, path: Path) -> Path | None:
+    """Return the file that a location names, if it is one in the model's folder or below; links are followed."""
+    folder = path.parent.resolve()
+    # A Windows path in a model is refused on every system: on Linux it would be an odd but harmless file name.
+    if not location or location.startswith("/") or ":" in location or "\\" in location:
+        return None
+    try:
+        file = (folder / location).resolve()
+        file.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a NUL
+        return None
+    return file if folder in file.parents else None
 
 
 def element_count(tensor: onnx.TensorProto) -> int:

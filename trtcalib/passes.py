@@ -85,7 +85,9 @@ class Passes:
             # Their first maximum is known only now: one more pass, for them alone.
             again, _ = self._doubling_pass(np.where(late, ledger.first_maxima, np.float32(0)))
             found = [b if is_late else a for a, b, is_late in zip(found, again, late, strict=True)]
-        return self._collection(found, ledger, [name for name, is_late in zip(self._names, late, strict=True) if is_late])
+        return self._collection(
+            found, ledger, [name for name, is_late in zip(self._names, late, strict=True) if is_late]
+        )
 
     def planned(self, policy: str) -> Collection:
         """Collect under a policy that needs all maxima first: one pass for them, one to count."""
@@ -125,9 +127,7 @@ class Passes:
         self._pass(make, ledger, None)
         return [ledger.histogram(t, tallies) for t in range(len(self._names))], ledger
 
-    def _collection(
-        self, found: Sequence[Histogram | None], ledger: Ledger, late: Sequence[str]
-    ) -> Collection:
+    def _collection(self, found: Sequence[Histogram | None], ledger: Ledger, late: Sequence[str]) -> Collection:
         named = zip(self._names, found, strict=True)
         return Collection(
             histograms={name: histogram for name, histogram in named if histogram is not None and histogram.total},
@@ -147,7 +147,9 @@ class Passes:
                 self._refuse_nan(record.nan[0], run.label)
             if record.infinite[: self._observer.inputs].any():
                 t = int(np.flatnonzero(record.infinite[: self._observer.inputs])[0])
-                raise DataError(self._batches.source.name, f"input {self._names[t]!r} holds an infinite value", run.label)
+                raise DataError(
+                    self._batches.source.name, f"input {self._names[t]!r} holds an infinite value", run.label
+                )
             return record
 
         total = self._batches.samples

@@ -29,7 +29,9 @@ from trtcalib.specs import Recipe
 __all__ = ["model_facts", "provenance_of", "relative_to", "tensor_facts", "with_absolute_paths"]
 
 
-def provenance_of(graph: ModelGraph, data: Any, batches: Batches, recipe: Recipe, *, skip_bad_images: bool) -> Provenance:
+def provenance_of(
+    graph: ModelGraph, data: Any, batches: Batches, recipe: Recipe, *, skip_bad_images: bool
+) -> Provenance:
     """State what the histograms were made from, with absolute paths (see :func:`relative_to`)."""
     is_path = isinstance(data, str | Path) and Path(data).exists()
     versions, cpu = environment()

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from trtcalib.core.cache import encode_version, format_cache, make_cache, oddities, parse_cache
 from trtcalib.core.entropy import entropy_amax, entropy_bin
 from trtcalib.core.histogram import Histogram, collect_histogram
-from trtcalib.core.tally import BINS
 from trtcalib.core.scale import bits_from_scale, scale_from_amax, scale_from_bits, ulp_distance
+from trtcalib.core.tally import BINS
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 CASES = ("add_scalar_trt100001", "add_scalar_trt8204", "lenet_mnist_trt7202", "qwen3_rotary_trt10300")

@@ -23,7 +23,7 @@ class FakeNjit:
         self.refuses_cache = refuses_cache
         self.asked: list[dict[str, Any]] = []
 
-    def __call__(self, **options: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:  # noqa: ANN401 - as numba
+    def __call__(self, **options: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
         self.asked.append(options)
         if self.refuses_cache and options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
@@ -51,4 +51,4 @@ def test_a_kernel_works_where_no_cache_can_be_written(monkeypatch: pytest.Monkey
 
 def test_importing_the_kernels_does_not_import_numba() -> None:
     check = "import sys, trtcalib.core.entropy; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0  # noqa: S603 - our own interpreter
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

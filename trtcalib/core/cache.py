@@ -111,7 +111,9 @@ def parse_cache(content: bytes) -> CalibrationCache:
     if header is None:
         found = repr(header_text[:80]) if header_text.strip() else "nothing"
         raise CacheFormatError(
-            None, 1, f"found {found}, expected a header such as 'TRT-101601-EntropyCalibration2': is it a calibration cache?"
+            None,
+            1,
+            f"found {found}, expected a header such as 'TRT-101601-EntropyCalibration2': is it a calibration cache?",
         )
     start, ends, parsed = header_text, [""], []
     for number, line in enumerate(lines, start=1):
@@ -236,4 +238,3 @@ def _unusual(scale: np.float32) -> str:
     if scale == 0:
         return "a zero"
     return "a negative" if scale < 0 else ""
-

@@ -31,6 +31,7 @@ __all__ = [
     "merge",
 ]
 
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Histogram:
     """Counts of |x| in equal bins over ``[0, range]``, and how the range came about.

@@ -20,6 +20,7 @@ from trtcalib.core.tally import INFINITY_BITS, bits_of_range, largest_bits, new_
 
 __all__ = ["Ledger", "Record", "Tally", "flat_float32"]
 
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What one inference showed, per tensor.
