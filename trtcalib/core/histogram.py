@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trtcalib.core.tally import BINS, count_bins
+from trtcalib.core.tally import BINS, count_bins, float32_of_bits, largest_bits
 from trtcalib.errors import HistogramError
 
 __all__ = [
@@ -123,7 +123,7 @@ def _extend(histogram: Histogram, values: NDArray[np.float32]) -> Histogram:
     """Return the histogram after one more batch."""
     if values.size == 0:
         return histogram
-    maximum = np.float32(np.abs(values).max())
+    maximum = float32_of_bits(largest_bits(values))
     if not np.isfinite(maximum):
         raise HistogramError(f"a batch holds {float(maximum)!r}: histograms are of finite values")
     first_max = histogram.first_max if histogram.first_max > 0 else maximum

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.core.histogram import Histogram, double_counts, doublings_needed
-from trtcalib.core.tally import INFINITY_BITS, bits_of_range, largest_bits, new_scratch, tally
+from trtcalib.core.tally import INFINITY_BITS, bits_of_range, float32_of_bits, largest_bits, new_scratch, tally
 
 __all__ = ["Ledger", "Record", "Tally", "flat_float32"]
 
@@ -96,7 +96,7 @@ class Tally:
         if top == INFINITY_BITS:
             values = values[np.isfinite(values)]
             top = largest_bits(values)
-        needed = doublings_needed(self._firsts[t], _float(top))
+        needed = doublings_needed(self._firsts[t], float32_of_bits(top))
         if needed > self.doublings[t]:
             self.counts[t] = double_counts(self.counts[t], int(needed - self.doublings[t]))
             self.doublings[t] = needed
@@ -191,7 +191,3 @@ def flat_float32(array: NDArray[Any]) -> NDArray[np.float32]:
     """Return an array as one contiguous float32 row; float64 beyond float32 becomes infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-
-
-def _float(bits: int) -> np.float32:
-    return np.float32(np.uint32(bits).view(np.float32))

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from trtcalib.core.jit import CompiledOnFirstCall, prefetch
 from trtcalib.errors import HistogramError
 
-__all__ = ["BINS", "INFINITY_BITS", "bits_of_range", "count_bins", "largest_bits", "new_scratch", "tally"]
+__all__ = [
+    "BINS",
+    "INFINITY_BITS",
+    "bits_of_range",
+    "count_bins",
+    "float32_of_bits",
+    "largest_bits",
+    "new_scratch",
+    "tally",
+]
 
 BINS = 2048
 """Bins of TensorRT's histogram, whatever the range."""
@@ -165,6 +174,11 @@ def _tally_python(
 
 
 _tally_kernel = CompiledOnFirstCall(_tally_python)
+
+
+def float32_of_bits(bits: int) -> np.float32:
+    """Return the magnitude with the given float32 bits."""
+    return np.float32(np.uint32(bits).view(np.float32))
 
 
 def largest_bits(values: NDArray[np.float32]) -> int:
