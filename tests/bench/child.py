@@ -30,7 +30,7 @@ def main(tool: str, pictures: int, workers: int, *, search: bool) -> None:
             _trtcalib(pictures, workers) if tool == "trtcalib" else _onnxruntime(pictures, search=search)
         )
     taken = time.perf_counter() - start
-    json.dump({"seconds": taken, "search": searched, "peak_mb": _peak_mb(), "tensors": tensors}, sys.stdout)
+    json.dump({"seconds": taken, "search": searched, "peak_mb": peak_mb(), "tensors": tensors}, sys.stdout)
 
 
 def _trtcalib(pictures: int, workers: int) -> tuple[int, float]:
@@ -68,7 +68,7 @@ def _onnxruntime(pictures: int, *, search: bool) -> tuple[int, float]:
         return tensors, time.perf_counter() - start
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Return this process's peak resident memory; not getrusage's, which a child inherits from its parent on Linux."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -15,7 +15,7 @@ from typing import Any
 from report import Section
 from timing import Ratio, interleave, ratio
 
-__all__ = ["calibrator_section", "memory_section", "start_up_section"]
+__all__ = ["calibrator_section", "environment", "memory_section", "start_up_section"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -112,17 +112,18 @@ def start_up_section() -> Section:
 
 def _child(tool: str, pictures: int, workers: int, *options: str) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "child.py"), tool, str(pictures), str(workers), *options]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{tool} with {pictures} pictures failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)  # type: ignore[no-any-return]  # child.py's own format
 
 
 def _python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     return done.stdout
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the environment of a child process that is to find this package."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}

@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from collection import collection_section
+from large import large_section
 from processes import calibrator_section, memory_section, start_up_section
 from report import Section, markdown
 from search import search_section
@@ -47,6 +48,7 @@ def main() -> None:
         "calibrator": lambda: calibrator_section(quick=quick, workers=workers),
         "memory": lambda: memory_section(quick=quick, workers=workers),
         "start-up": start_up_section,
+        "large": large_section,
     }
     setting = _setting(workers)
     print("\n".join(f"- {name}: {value}" for name, value in setting.items()), end="\n\n")
@@ -65,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few pictures and rounds: to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads (default: one per CPU)")
-    names = ["search", "collection", "calibrator", "memory", "start-up"]
+    names = ["search", "collection", "calibrator", "memory", "start-up", "large"]
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=", ".join(names))
     return parser.parse_args()
 
