@@ -270,3 +270,8 @@ class TestRefused:
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         assert "the image cannot be decoded: [Errno 2] No such file" in refusal(tmp_path / "a.png")
+
+    def test_a_decoder_that_would_start_another_program_never_runs(self, tmp_path: Path) -> None:
+        # Pillow knows this content as EPS, which it hands to Ghostscript; it is refused before that.
+        (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+        assert "the image cannot be decoded: cannot identify image file" in refusal(tmp_path / "a.png")

@@ -17,6 +17,9 @@ __all__ = ["decode_image", "image_files"]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Decoders that may run, whatever a file is called: Pillow looks at the content, and its EPS decoder starts another program."""
+
 _EIGHT_BIT_MODES = frozenset({"1", "CMYK", "HSV", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
 _PPM_16_BIT = 65535
 
@@ -71,7 +74,7 @@ def _open(file: Path) -> Image.Image:
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(file)
+        return Image.open(file, formats=FORMATS)
 
 
 def _is_narrowed(image: Image.Image) -> bool:
