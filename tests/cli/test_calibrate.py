@@ -133,7 +133,7 @@ def test_shuffle_is_numpys_pcg64_permutation_of_the_seed(done, net):
 
 def test_drop_last_leaves_out_the_rest(done, net):
     result = done(*CALIBRATE, "-o", "out.cache", "--drop-last")
-    assert "from 32 samples in 1 batches of 32" in result.out
+    assert "from 32 samples in 1 batch of 32" in result.out
     assert result.err == ""
     assert codes(net / "out.cache") == []
     assert facts(net / "out.cache")["x"].scale == expected_scale([np.load("data.npy")[:32]])

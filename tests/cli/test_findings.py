@@ -129,7 +129,7 @@ def test_skipped_images_are_counted(done, folder):
         (folder / "images" / bad).write_bytes(b"not an image")
     (folder / "data.yaml").write_text("source: images\ninputs: {x: {scale: 1/255, dtype: float32}}\n")
     result = done("calibrate", "model.onnx", "--data", "data.yaml", "-o", "out.cache", "--skip-bad-images")
-    assert "from 32 samples in 1 batches of 32" in result.out
+    assert "from 32 samples in 1 batch of 32" in result.out
     assert messages(folder) == {("skipped-images", None): "2 images could not be decoded: 05.png, 31.png"}
     assert manifest(folder / "out.cache").provenance.batching.skip_bad_images
     pixels = [

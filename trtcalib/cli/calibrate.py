@@ -72,7 +72,7 @@ def report(result: Calibration, output: Path, tensorrt_version: str, *, json: bo
     samples = manifest.provenance.data.samples
     typer.echo(
         f"{output}: {len(manifest.tensors)} scales by {manifest.algorithm} for TensorRT {tensorrt_version}, from {samples} "
-        f"samples in {batching.batches} batches of {batching.batch_size}",
+        f"sample{'s' * (samples != 1)} in {batching.batches} batch{'es' * (batching.batches != 1)} of {batching.batch_size}",
         err=json,
     )
     options.print_findings(manifest.findings)
