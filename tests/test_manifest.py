@@ -185,8 +185,12 @@ class TestEnvironment:
         assert list(environment()[0]) == ["python"]
 
     def test_a_system_without_cpuinfo(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def missing(*args: object, **options: object) -> str:
-            raise FileNotFoundError
+        read = Path.read_text
+
+        def missing(path: Path, *args: object, **options: object) -> str:
+            if path == Path("/proc/cpuinfo"):
+                raise FileNotFoundError
+            return read(path, *args, **options)
 
         monkeypatch.setattr(Path, "read_text", missing)
         monkeypatch.setattr(platform, "processor", lambda: "")
