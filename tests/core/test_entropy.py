@@ -99,7 +99,7 @@ def test_every_variant_agrees_with_plain_loops_on_every_shape(variant: str, shap
 @pytest.mark.parametrize("shape", SHAPES)
 def test_agrees_with_numpy_on_many_small_histograms(shape: str) -> None:
     rng = np.random.default_rng(SHAPES.index(shape))
-    for _ in range(150):
+    for _ in range(250):
         counts = shaped(shape, int(rng.integers(192, 600)), rng)
         expected = numpy_search(counts)
         assert finite_part_agrees(divergences(histogram_of(counts)), expected.curve)
