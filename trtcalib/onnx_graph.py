@@ -19,12 +19,14 @@ from trtcalib.onnx_tensors import (
     FLOATS,
     all_tensors,
     check_external_data,
+    constant_tensors,
     element_count,
     external_data,
     node_subgraphs,
     subgraphs,
     tensor_values,
 )
+from trtcalib.onnx_types import inferred_types
 
 __all__ = [
     "GraphTensor",
@@ -56,7 +58,8 @@ PARAMETER_SLOTS = {
     "GRU": range(1, 6),
     "RNN": range(1, 6),
 }
-"""Inputs that TensorRT's parser reads as parameters of the layer; they never become tensors."""
+"""Inputs that TensorRT's parser reads as parameters of the layer; they never become tensors. Weights of Conv stay listed:
+some versions list them and some do not, and TensorRT passes over names that it does not have."""
 
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -141,7 +144,7 @@ def read_model(path: Path | str) -> ModelGraph:
     path = Path(path)
     proto = _load(path)
     check_external_data(proto, path)
-    types = _inferred_types(proto)
+    types = inferred_types(proto)
     return ModelGraph(
         path=path,
         proto=proto,
@@ -180,7 +183,7 @@ def own_histograms(graph: ModelGraph) -> list[GraphTensor]:
 def constant_values(graph: ModelGraph) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield (name, values as float32) of every constant tensor, one at a time; external data is mapped, not loaded."""
     wanted = {tensor.name for tensor in graph.tensors if tensor.kind == "constant"}
-    for tensor in _constants(graph.proto.graph):
+    for tensor in constant_tensors(graph.proto.graph):
         if tensor.name in wanted:
             yield tensor.name, tensor_values(tensor, graph.path)
 
@@ -233,49 +236,10 @@ def _inputs(proto: onnx.ModelProto, path: Path) -> tuple[ModelInput, ...]:
     return tuple(inputs)
 
 
-def _inferred_types(proto: onnx.ModelProto) -> dict[str, int]:
-    """Return the element type per tensor name as far as shape inference knows it; unknown operators leave gaps."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(proto))
-    except Exception:  # inference is a hint: ONNX Runtime decides when it loads the model
-        inferred = proto
-    infos = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
-    types = {i.name: int(i.type.tensor_type.elem_type) if i.type.HasField("tensor_type") else -1 for i in infos}
-    types.update((tensor.name, tensor.data_type) for tensor in _constants(proto.graph))
-    return {name: kind for name, kind in types.items() if kind != onnx.TensorProto.UNDEFINED}
-
-
-_SMALL_CONSTANT = 1024
-"""Elements up to which a constant may matter to shape inference (shapes, axes); larger ones are left out of the copy."""
-
-
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy the model with its large initializers turned into inputs, so that inference does not copy gigabytes."""
-    slim = onnx.ModelProto()
-    slim.ir_version = proto.ir_version
-    slim.opset_import.extend(proto.opset_import)
-    slim.functions.extend(proto.functions)
-    graph = proto.graph
-    slim.graph.name = graph.name
-    slim.graph.node.extend(graph.node)
-    slim.graph.input.extend(graph.input)
-    slim.graph.output.extend(graph.output)
-    slim.graph.value_info.extend(graph.value_info)
-    declared = {info.name for info in graph.input}
-    for tensor in graph.initializer:
-        if element_count(tensor) <= _SMALL_CONSTANT and tensor.data_location != onnx.TensorProto.EXTERNAL:
-            slim.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            slim.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    return slim
-
-
 def _tensors(proto: onnx.ModelProto, types: dict[str, int]) -> list[GraphTensor]:
     """Return the tensors that TensorRT lists, in graph order: inputs, constants that are used as tensors, outputs."""
     graph = proto.graph
-    constants = {tensor.name: tensor for tensor in _constants(graph)}
+    constants = {tensor.name: tensor for tensor in constant_tensors(graph)}
     used = _used_as_tensors(graph)
     inputs = [i.name for i in graph.input if i.name not in constants and types.get(i.name) in FLOATS]
     tensors = [GraphTensor(name, "input") for name in inputs]
@@ -329,20 +293,3 @@ def _used_as_tensors(graph: onnx.GraphProto) -> set[str]:
         for slot, name in enumerate(node.input)
         if name and slot not in PARAMETER_SLOTS.get(node.op_type, ())
     }
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield initializers, then Constant nodes that hold a tensor, under the name of their output."""
-    yield from graph.initializer
-    for node in graph.node:
-        if node.op_type == "Constant" and node.output:
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    named = onnx.TensorProto()
-                    named.CopyFrom(attribute.t)
-                    named.name = node.output[0]
-                    yield named
-                elif attribute.name in ("value_float", "value_floats"):
-                    values = list(attribute.floats) if attribute.name == "value_floats" else [attribute.f]
-                    shape = [len(values)] if attribute.name == "value_floats" else []
-                    yield onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, shape, values)

@@ -16,6 +16,7 @@ __all__ = [
     "FLOATS",
     "all_tensors",
     "check_external_data",
+    "constant_tensors",
     "element_count",
     "external_data",
     "node_subgraphs",
@@ -38,6 +39,23 @@ def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from _attribute_tensors(graph.node)
     for function in proto.functions:
         yield from _attribute_tensors(function.node)
+
+
+def constant_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield initializers, then Constant nodes that hold a tensor, under the name of their output."""
+    yield from graph.initializer
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output:
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    named = onnx.TensorProto()
+                    named.CopyFrom(attribute.t)
+                    named.name = node.output[0]
+                    yield named
+                elif attribute.name in ("value_float", "value_floats"):
+                    values = list(attribute.floats) if attribute.name == "value_floats" else [attribute.f]
+                    shape = [len(values)] if attribute.name == "value_floats" else []
+                    yield onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, shape, values)
 
 
 def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
