@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trtcalib.batches import Batching, plan_batches
 from trtcalib.collect import collect
 from trtcalib.core.histogram import Histogram, collect_histogram
+from trtcalib.core.ranges import Record, Tally
 from trtcalib.errors import ActivationError, DataError, HistogramError
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Collection
@@ -220,3 +221,34 @@ def test_a_view_of_a_pool_has_the_histogram_of_the_pools_values(tmp_path: Path) 
     assert found["pool"].maximum == 3
     assert found["x"].maximum == 6
     assert "flat" not in found
+
+
+@pytest.mark.parametrize("policy", ["global", "square", "extend"])
+def test_data_that_change_between_the_passes_of_a_planned_policy_are_refused(exact: ModelGraph, policy: str) -> None:
+    calls = iter(range(10))
+
+    def growing() -> list[dict[str, np.ndarray]]:
+        factor = np.float32(1 + next(calls))
+        return [{"x": np.full((1, 6), factor, np.float32)} for _ in range(3)]
+
+    batches = plan_batches(open_source(growing, exact.inputs), None, Batching(batch_size=1))
+    with pytest.raises(DataError, match=r"gave other values when it was read again \(tensor 'x' reached .*1.*then .*2"):
+        collect(exact, batches, workers=1, policy=policy)
+
+
+def test_the_pass_for_late_tensors_reads_nothing_else(exact: ModelGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    add = Tally.add
+
+    def spy(tally: Tally, batch: int, arrays: list[np.ndarray | None]) -> Record:
+        counted.append(sum(array is not None for array in arrays))
+        return add(tally, batch, arrays)
+
+    monkeypatch.setattr(Tally, "add", spy)
+    x = -np.ones((4, 6), np.float32)  # nothing positive in the first batch, so all but the input start late
+    x[3] = 2
+    found = run(exact, x, size=2, workers=1)
+    assert set(found.late) == {"positive", "halved", "negative"}
+    assert counted == [4, 4, 4, 4, 4, 4, 3, 3, 3, 3]  # the first batch, the whole, and the late ones once more
+    for name, values in activations(x).items():
+        assert found.histograms[name] == collect_histogram(batched(values, 2)), name

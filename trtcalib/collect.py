@@ -168,11 +168,15 @@ class _Observer:
         self.inputs = len(self._fed)
         self._folded = [t.name for t in floats if t.kind == "folded"]
 
-    def run(self, run: Run) -> list[NDArray[Any] | None]:
-        """Return the values of :attr:`names`, in that order."""
+    def run(self, run: Run, wanted: frozenset[str] | None) -> list[NDArray[Any] | None]:
+        """Return the values of :attr:`names`, in that order; of the others ``None`` where only some are wanted."""
         feed = run.load()
-        computed = self._call(self._computed, feed, run.label)
-        return [*(feed[name] for name in self._fed), *computed]
+        if wanted is None:
+            return [*(feed[name] for name in self._fed), *self._call(self._computed, feed, run.label)]
+        computed = [name for name in self._computed if name in wanted]
+        values = dict(zip(computed, self._call(computed, feed, run.label), strict=True))
+        values.update((name, feed[name]) for name in self._fed if name in wanted)
+        return [values.get(name) for name in self.names]
 
     def run_folded(self, batches: Batches) -> dict[str, NDArray[Any]]:
         """Return the values of the tensors that are the same for every sample, computed once."""

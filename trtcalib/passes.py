@@ -52,8 +52,8 @@ class Observer(Protocol):
     names: list[str]
     inputs: int
 
-    def run(self, run: Run) -> list[NDArray[Any] | None]:
-        """Return the values of :attr:`names`, in that order."""
+    def run(self, run: Run, wanted: frozenset[str] | None) -> list[NDArray[Any] | None]:
+        """Return the values of :attr:`names`, in that order; of the others ``None`` where only some are wanted."""
 
 
 class Passes:
@@ -73,25 +73,18 @@ class Passes:
         """Collect under TensorRT's policy: the first batch twice, everything else once."""
         first = self._maxima(batches=1)[0]
         found, ledger = self._doubling_pass(first)
-        if not np.array_equal(ledger.batch_maxima[0], first):
-            t = int(np.flatnonzero(ledger.batch_maxima[0] != first)[0])
-            raise DataError(
-                self._batches.source.name,
-                f"the first batch gave other values when it was read again (tensor {self._names[t]!r} reached {first[t]!r}, "
-                f"then {ledger.batch_maxima[0][t]!r}): the data must be the same on every pass, without random augmentation",
-            )
-        late = np.array([h is None for h in found])
-        if late.any():
+        self._check_same([first], ledger.batch_maxima[:1])
+        late = [name for name, histogram in zip(self._names, found, strict=True) if histogram is None]
+        if late:
             # Their first maximum is known only now: one more pass, for them alone.
-            again, _ = self._doubling_pass(np.where(late, ledger.first_maxima, np.float32(0)))
-            found = [b if is_late else a for a, b, is_late in zip(found, again, late, strict=True)]
-        return self._collection(
-            found, ledger, [name for name, is_late in zip(self._names, late, strict=True) if is_late]
-        )
+            again, _ = self._doubling_pass(ledger.first_maxima, frozenset(late))
+            found = [b if a is None else a for a, b in zip(found, again, strict=True)]
+        return self._collection(found, ledger, late)
 
     def planned(self, policy: str) -> Collection:
         """Collect under a policy that needs all maxima first: one pass for them, one to count."""
-        table = np.stack(self._maxima(batches=None))
+        maxima = self._maxima(batches=None)
+        table = np.stack(maxima)
         plans = []
         for t, name in enumerate(self._names):
             try:
@@ -105,7 +98,8 @@ class Passes:
             tallies.append(PlannedTally(plans))
             return tallies[-1]
 
-        self._pass(make, ledger, None)
+        self._pass(make, ledger)
+        self._check_same(maxima, ledger.batch_maxima)
         found = [planned_histogram(plan, t, tallies) for t, plan in enumerate(plans)]
         return self._collection(found, ledger, [])
 
@@ -113,10 +107,29 @@ class Passes:
         """Return the maxima per batch."""
         unknown = np.zeros(len(self._names), np.float32)
         ledger = Ledger(unknown, self._bins)
-        self._pass(lambda: Tally(unknown, self._bins), ledger, batches)
+        self._pass(lambda: Tally(unknown, self._bins), ledger, batches=batches)
         return ledger.batch_maxima
 
-    def _doubling_pass(self, first: NDArray[np.float32]) -> tuple[list[Histogram | None], Ledger]:
+    def _check_same(self, before: Sequence[NDArray[np.float32]], after: Sequence[NDArray[np.float32]]) -> None:
+        """Refuse data whose maxima per batch are other ones than in the pass before: ranges were chosen by those."""
+        for batch, (was, now) in enumerate(zip(before, after, strict=False)):
+            if not np.array_equal(was, now):
+                t = int(np.flatnonzero(was != now)[0])
+                raise DataError(
+                    self._batches.source.name,
+                    f"{'the first batch' if batch == 0 else f'batch {batch}'} gave other values when it was read again "
+                    f"(tensor {self._names[t]!r} reached {float(was[t])!r}, then {float(now[t])!r}): the data must be the same on every "
+                    "pass, without random augmentation",
+                )
+        if len(before) != len(after):
+            raise DataError(
+                self._batches.source.name,
+                f"the data gave {len(before)} batches, and {len(after)} when they were read again: they must be the same",
+            )
+
+    def _doubling_pass(
+        self, first: NDArray[np.float32], wanted: frozenset[str] | None = None
+    ) -> tuple[list[Histogram | None], Ledger]:
         ledger = Ledger(first, self._bins)
         tallies: list[Tally] = []
 
@@ -124,7 +137,7 @@ class Passes:
             tallies.append(Tally(first, self._bins))
             return tallies[-1]
 
-        self._pass(make, ledger, None)
+        self._pass(make, ledger, wanted=wanted)
         return [ledger.histogram(t, tallies) for t in range(len(self._names))], ledger
 
     def _collection(self, found: Sequence[Histogram | None], ledger: Ledger, late: Sequence[str]) -> Collection:
@@ -135,14 +148,21 @@ class Passes:
             late=tuple(late),
         )
 
-    def _pass(self, make: Callable[[], _Counter], ledger: Ledger, batches: int | None) -> None:
+    def _pass(
+        self,
+        make: Callable[[], _Counter],
+        ledger: Ledger,
+        *,
+        batches: int | None = None,
+        wanted: frozenset[str] | None = None,
+    ) -> None:
         """Run the batches through the workers and the records through the ledger, in order."""
         local = threading.local()
 
         def work(run: Run) -> Record:
             if not hasattr(local, "counter"):
                 local.counter = make()
-            record: Record = local.counter.add(run.batch, self._observer.run(run))
+            record: Record = local.counter.add(run.batch, self._observer.run(run, wanted))
             if record.nan:
                 self._refuse_nan(record.nan[0], run.label)
             if record.infinite[: self._observer.inputs].any():
