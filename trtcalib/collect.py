@@ -14,12 +14,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.batches import Batches, Run
 from trtcalib.core.histogram import Histogram, collect_histogram
-from trtcalib.core.tally import BINS, INFINITY_BITS, largest_bits
+from trtcalib.core.tally import BINS, INFINITY_BITS, finite_values, flat_float32
 from trtcalib.errors import ActivationError, DataError, MissingPackageError, ModelError
 from trtcalib.onnx_graph import GraphTensor, ModelGraph, constant_values, expose, own_histograms
 from trtcalib.passes import Collection, Passes, Progress
@@ -80,7 +79,6 @@ def collect(
         raise ModelError(graph.path, "the model computes no floating-point tensor: there is nothing to calibrate")
     constants = _constant_histograms(graph, {t.name for t in own}, bins)
     observer = _Observer(graph, [t for t in own if t.kind != "constant"], batches.source.name)
-    # Before the passes, so that the source's last pass, which its digest is of, is a whole one.
     folded = {name: _single_histogram(name, values, bins) for name, values in observer.run_folded(batches).items()}
     passes = Passes(observer, batches, bins, workers or default_workers(), progress)
     found = passes.doubling() if policy == "doubling" else passes.planned(policy)
@@ -105,13 +103,10 @@ def _constant_histograms(graph: ModelGraph, wanted: set[str], bins: int) -> dict
 
 
 def _single_histogram(name: str, array: NDArray[Any], bins: int) -> tuple[Histogram, int]:
-    values = finite = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-    top = largest_bits(values)
+    finite, top = finite_values(flat_float32(array))
     if top > INFINITY_BITS:
         raise ActivationError(name, None, "the constant holds NaN")
-    if top == INFINITY_BITS:
-        finite = values[np.isfinite(values)]
-    return collect_histogram([finite], bins=bins), values.size - finite.size
+    return collect_histogram([finite], bins=bins), array.size - finite.size
 
 
 def session_options() -> onnxruntime.SessionOptions:

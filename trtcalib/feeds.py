@@ -49,7 +49,7 @@ class DataSource(Protocol):
         """Yield the samples from the start, in the source's order or in the given one."""
 
     def sha256(self) -> str:
-        """Return a digest of the data; of a function, of what it gave in its last pass."""
+        """Return a digest of the data; of a function, of what it gave in its longest pass."""
 
 
 def as_array(name: str, value: Any, source: str, sample: int | None = None) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trtcalib.core.entropy import VARIANTS, amax_of_bin, entropy_bin
+from trtcalib.core.entropy import entropy_clip
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.minmax import minmax_amax
 from trtcalib.core.percentile import percentile_amax
@@ -39,10 +39,7 @@ def clip_point(histogram: Histogram, recipe: Recipe) -> ClipPoint:
     """
     match recipe:
         case EntropyRecipe():
-            if histogram.range == 0:
-                return ClipPoint(np.float32(0), None)
-            m = entropy_bin(histogram, recipe.variant)
-            return ClipPoint(amax_of_bin(m, histogram, half_bin=VARIANTS[recipe.variant].half_bin), m)
+            return ClipPoint(*entropy_clip(histogram, recipe.variant))
         case MinMaxRecipe():
             return ClipPoint(minmax_amax(histogram), None)
         case PercentileRecipe():

@@ -19,7 +19,7 @@ from trtcalib.core.histogram import Histogram
 from trtcalib.core.jit import CompiledOnFirstCall
 from trtcalib.errors import HistogramError
 
-__all__ = ["VARIANTS", "EntropyVariant", "amax_of_bin", "divergences", "entropy_amax", "entropy_bin"]
+__all__ = ["VARIANTS", "EntropyVariant", "amax_of_bin", "divergences", "entropy_amax", "entropy_bin", "entropy_clip"]
 
 LEVELS = 128
 """Quantization levels of Q: the non-negative levels of symmetric INT8. Real caches reject 127 and 256. A constant and no
@@ -79,10 +79,20 @@ def entropy_amax(histogram: Histogram, variant: str = "tensorrt") -> np.float32:
     Source:
         See :data:`VARIANTS`.
     """
+    return entropy_clip(histogram, variant)[0]
+
+
+def entropy_clip(histogram: Histogram, variant: str = "tensorrt") -> tuple[np.float32, int | None]:
+    """Return what :func:`entropy_amax` does, and the candidate m that it is of; ``None`` where there was no search.
+
+    Raises:
+        HistogramError: As :func:`entropy_amax`.
+    """
     rule = _variant(variant)
     if histogram.range == 0 and histogram.total > 0:
-        return np.float32(0)
-    return amax_of_bin(entropy_bin(histogram, variant), histogram, half_bin=rule.half_bin)
+        return np.float32(0), None
+    m = entropy_bin(histogram, variant)
+    return amax_of_bin(m, histogram, half_bin=rule.half_bin), m
 
 
 def amax_of_bin(m: int, histogram: Histogram, *, half_bin: bool = True) -> np.float32:

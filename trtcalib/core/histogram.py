@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trtcalib.core.tally import BINS, count_bins, float32_of_bits, largest_bits
+from trtcalib.core.tally import BINS, count_bins, flat_float32, float32_of_bits, largest_bits
 from trtcalib.errors import HistogramError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "double_counts",
     "doublings_needed",
     "merge",
+    "range_to_float32",
 ]
 
 
@@ -113,9 +114,7 @@ def collect_histogram(batches: Iterable[ArrayLike], *, bins: int = BINS) -> Hist
         raise HistogramError(f"the number of bins must be even and at least 2, got {bins}")
     histogram = Histogram(counts=np.zeros(bins, np.int64), range=np.float32(0))
     for batch in batches:
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused as such
-            values = np.ascontiguousarray(batch, dtype=np.float32).ravel()
-        histogram = _extend(histogram, values)
+        histogram = _extend(histogram, flat_float32(batch))
     return histogram
 
 
@@ -132,7 +131,7 @@ def _extend(histogram: Histogram, values: NDArray[np.float32]) -> Histogram:
     counts, at_range = count_bins(values, float(first_max) * 2.0**total, grown.bins)
     return Histogram(
         counts=grown.counts + counts,
-        range=_to_float32(math.ldexp(float(first_max), total)),
+        range=range_to_float32(math.ldexp(float(first_max), total)),
         first_max=first_max,
         maximum=max(maximum, histogram.maximum),
         doublings=total,
@@ -169,7 +168,7 @@ def double(histogram: Histogram, times: int = 1) -> Histogram:
         return histogram
     return Histogram(
         counts=double_counts(histogram.counts, times),
-        range=_to_float32(math.ldexp(histogram.exact_range, times)),
+        range=range_to_float32(math.ldexp(histogram.exact_range, times)),
         first_max=histogram.first_max,
         maximum=histogram.maximum,
         doublings=histogram.doublings + times,
@@ -239,7 +238,7 @@ def _doublings_apart(first: Histogram, second: Histogram) -> int:
     return other_exponent - exponent
 
 
-def _to_float32(range_: float) -> np.float32:
+def range_to_float32(range_: float) -> np.float32:
     """Round a range to float32; infinite past float32, as TensorRT's doubling would be."""
     with np.errstate(over="ignore"):
         return np.float32(range_)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.core.histogram import Histogram
-from trtcalib.core.ranges import Record, flat_float32
-from trtcalib.core.tally import INFINITY_BITS, largest_bits, new_scratch, tally
+from trtcalib.core.ranges import Record
+from trtcalib.core.tally import finite_values, flat_float32, new_scratch, tally
 from trtcalib.errors import HistogramError
 
 __all__ = ["POLICIES", "PlannedTally", "RangePlan", "plan_ranges", "planned_histogram"]
@@ -107,12 +107,9 @@ class PlannedTally:
         for t, array in enumerate(arrays):
             if array is None or array.size == 0:
                 continue
-            values = flat_float32(array)
-            if largest_bits(values) >= INFINITY_BITS:
-                values = values[np.isfinite(values)]
+            values, record.bits[t] = finite_values(flat_float32(array))
             record.infinite[t] = array.size - values.size
             record.sizes[t] = values.size
-            record.bits[t] = largest_bits(values)
             self._count(t, batch, values)
         return record
 

@@ -8,6 +8,7 @@ ledger, which sees the samples in order, knows the range after each batch and pu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.core.histogram import Histogram, double_counts, doublings_needed
-from trtcalib.core.tally import INFINITY_BITS, bits_of_range, float32_of_bits, largest_bits, new_scratch, tally
+from trtcalib.core.histogram import Histogram, double_counts, doublings_needed, range_to_float32
+from trtcalib.core.tally import (
+    INFINITY_BITS,
+    bits_of_range,
+    finite_values,
+    flat_float32,
+    float32_of_bits,
+    new_scratch,
+    tally,
+)
 
-__all__ = ["Ledger", "Record", "Tally", "flat_float32"]
+__all__ = ["Ledger", "Record", "Tally"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +81,7 @@ class Tally:
                 continue
             values = flat_float32(array)
             if self._firsts[t] == 0:
-                top, at_range = largest_bits(values), 0
-                if top >= INFINITY_BITS:
-                    values = values[np.isfinite(values)]
+                (values, top), at_range = finite_values(values), 0
             else:
                 top, at_range = tally(values, self._ranges[t], self.counts[t], self._scratch)
                 if top > self._limits[t]:
@@ -83,7 +90,7 @@ class Tally:
                 nan.append(t)
                 continue
             record.infinite[t] = array.size - values.size
-            record.bits[t] = top if top < INFINITY_BITS else largest_bits(values)
+            record.bits[t] = top
             record.sizes[t] = values.size
             record.at_range[t] = at_range
             record.doublings[t] = self.doublings[t]
@@ -91,11 +98,10 @@ class Tally:
 
     def _grow(self, t: int, values: NDArray[np.float32], top: int) -> tuple[NDArray[np.float32], int, int]:
         """Leave out infinities, double the range until it holds the values, and count them."""
+        if top >= INFINITY_BITS:
+            values, top = finite_values(values)
         if top > INFINITY_BITS:
             return values, top, 0
-        if top == INFINITY_BITS:
-            values = values[np.isfinite(values)]
-            top = largest_bits(values)
         needed = doublings_needed(self._firsts[t], float32_of_bits(top))
         if needed > self.doublings[t]:
             self.counts[t] = double_counts(self.counts[t], int(needed - self.doublings[t]))
@@ -175,19 +181,11 @@ class Ledger:
         counts += self._held[t]
         for worker in tallies:
             counts += double_counts(worker.counts[t], int(self._doublings[t] - worker.doublings[t]))
-        with np.errstate(over="ignore"):
-            range_ = np.float32(np.ldexp(np.float64(self._firsts[t]), int(self._doublings[t])))
         return Histogram(
             counts=counts,
-            range=range_,
+            range=range_to_float32(math.ldexp(float(self._firsts[t]), int(self._doublings[t]))),
             first_max=self._firsts[t],
             maximum=self.maxima[t],
             doublings=int(self._doublings[t]),
             clamped=int(self._clamped[t]),
         )
-
-
-def flat_float32(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Return an array as one contiguous float32 row; float64 beyond float32 becomes infinite."""
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32).reshape(-1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from trtcalib.core.jit import CompiledOnFirstCall, prefetch
 from trtcalib.errors import HistogramError
@@ -21,6 +21,8 @@ __all__ = [
     "INFINITY_BITS",
     "bits_of_range",
     "count_bins",
+    "finite_values",
+    "flat_float32",
     "float32_of_bits",
     "largest_bits",
     "new_scratch",
@@ -56,7 +58,7 @@ def count_bins(values: NDArray[np.float32], range_: float, bins: int = BINS) -> 
     if not (0 <= range_ < math.inf):
         raise HistogramError(f"the range must be finite and not negative, got {float(range_)!r}")
     counts = np.zeros(bins, np.int64)
-    flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+    flat = flat_float32(values)
     if range_ == 0:
         if flat.any():
             raise HistogramError(f"value {float(np.abs(flat).max())!r} exceeds the range 0")
@@ -64,7 +66,7 @@ def count_bins(values: NDArray[np.float32], range_: float, bins: int = BINS) -> 
         return counts, 0
     top_bits, at_range = tally(flat, range_, counts, new_scratch(bins))
     if top_bits > bits_of_range(range_):
-        raise HistogramError(f"value {float(np.uint32(top_bits).view(np.float32))!r} exceeds the range {range_!r}")
+        raise HistogramError(f"value {float(float32_of_bits(top_bits))!r} exceeds the range {range_!r}")
     counts[-1] += at_range
     return counts, at_range
 
@@ -106,7 +108,7 @@ def _tally_past_float32(
     values: NDArray[np.float32], range_: float, counts: NDArray[np.int64], scratch: NDArray[np.uint32]
 ) -> tuple[int, int]:
     """Tally where doubling took the range past float32: halve both sides of the quotient; no value equals the range."""
-    top = int(np.abs(values).max(initial=0).view(np.uint32))
+    top = largest_bits(values)
     if top < INFINITY_BITS:
         _, exponent = math.frexp(range_ / _FLOAT32_MAX)
         shrink = 2.0**-exponent
@@ -179,6 +181,21 @@ _tally_kernel = CompiledOnFirstCall(_tally_python)
 def float32_of_bits(bits: int) -> np.float32:
     """Return the magnitude with the given float32 bits."""
     return np.float32(np.uint32(bits).view(np.float32))
+
+
+def flat_float32(array: ArrayLike) -> NDArray[np.float32]:
+    """Return an array as one contiguous float32 row; float64 beyond float32 becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
+
+
+def finite_values(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """Return the values without infinities, and the bits of the largest of them; with NaN all values and its bits."""
+    top = largest_bits(values)
+    if top == INFINITY_BITS:
+        values = values[np.isfinite(values)]
+        top = largest_bits(values)
+    return values, top
 
 
 def largest_bits(values: NDArray[np.float32]) -> int:

@@ -24,9 +24,10 @@ def comparison_table(calibrations: Mapping[str, Calibration]) -> Table:
     table.add_column("tensor", overflow="fold")
     for heading in ("range", "bins", *(f"amax {method}" for method in calibrations), "scale"):
         table.add_column(Text(heading), justify="right", no_wrap=True)  # Text: a method's name is no markup
+    origins = first.origins
     amax = {method: calibration.amax for method, calibration in calibrations.items()}
     for name, scale in first.scales.items():
-        origin = first.origins[name]
+        origin = origins[name]
         histogram = first.histograms.get(origin)
         m = first.clips[origin].bin_m
         bins = f"{m or '-'}/{histogram.bins}" if histogram else "-"
