@@ -6,24 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+from tests.goldens import golden_folder
 
 settings.register_profile(
     "trtcalib",
+    database=None,
     deadline=None,  # the first example compiles the kernels
     derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("trtcalib")
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of caches that TensorRT itself wrote; they may be tested against, not shipped."""
-    if GOLDEN.is_dir():
-        return GOLDEN
-    reason = "no golden caches in ../shared/golden"
-    if os.environ.get("CI") and not os.environ.get("TRTCALIB_ALLOW_SKIP_GOLDEN"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    """The folder of caches that TensorRT itself wrote."""
+    return golden_folder()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from oracles import BAND, numpy_search, plain_search
 
+from tests.core.oracles import BAND, numpy_search, plain_search
 from trtcalib.core.entropy import (
     TIE_TOLERANCE,
     VARIANTS,

@@ -7,33 +7,24 @@ repository; without it those tests are skipped, except in CI, where they fail.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests import goldens
+from tests.goldens import golden_folder
 from trtcalib.core.cache import encode_version, format_cache, make_cache, oddities, parse_cache
 from trtcalib.core.entropy import entropy_amax, entropy_bin
 from trtcalib.core.histogram import Histogram, collect_histogram
 from trtcalib.core.scale import bits_from_scale, scale_from_amax, scale_from_bits, ulp_distance
 from trtcalib.core.tally import BINS
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 CASES = ("add_scalar_trt100001", "add_scalar_trt8204", "lenet_mnist_trt7202", "qwen3_rotary_trt10300")
 GPU_SUM_ULP = 8  # what sums and exponentials on a GPU may differ by; the caches themselves show up to 6
 
 FLT_MAX = float(np.finfo(np.float32).max)
-
-
-def golden_folder() -> Path:
-    if GOLDEN.is_dir():
-        return GOLDEN
-    reason = f"no golden caches at {GOLDEN}"
-    if os.environ.get("CI") and not os.environ.get("TRTCALIB_ALLOW_SKIP_GOLDEN"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def cache_hex(histogram: Histogram) -> str:
@@ -132,11 +123,11 @@ def test_no_golden_cache_is_forgotten() -> None:
 def test_missing_golden_caches_fail_in_ci_and_are_skipped_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(f"{__name__}.GOLDEN", tmp_path / "absent")
+    monkeypatch.setattr(goldens, "GOLDEN", tmp_path / "absent")
     monkeypatch.setenv("CI", "true")
     monkeypatch.delenv("TRTCALIB_ALLOW_SKIP_GOLDEN", raising=False)
-    with pytest.raises(pytest.fail.Exception, match="no golden caches at"):
+    with pytest.raises(pytest.fail.Exception, match="no golden caches in"):
         golden_folder()
     monkeypatch.delenv("CI")
-    with pytest.raises(pytest.skip.Exception, match="no golden caches at"):
+    with pytest.raises(pytest.skip.Exception, match="no golden caches in"):
         golden_folder()

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from oracles import PlainHistogram, plain_histogram
 
+from tests.core.oracles import PlainHistogram, plain_histogram
 from trtcalib.core.histogram import Histogram, collect_histogram, double, double_counts, doublings_needed, merge
 from trtcalib.core.tally import BINS, count_bins
 from trtcalib.errors import HistogramError

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from oracles import plain_percentile_bin
 
+from tests.core.oracles import plain_percentile_bin
 from trtcalib.core.histogram import Histogram, collect_histogram
 from trtcalib.core.percentile import percentile_amax
 from trtcalib.errors import HistogramError

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from oracles import plain_index
 
+from tests.core.oracles import plain_index
 from trtcalib.core.tally import BINS, INFINITY_BITS, _tally_kernel, bits_of_range, count_bins, new_scratch, tally
 from trtcalib.errors import HistogramError
 
