@@ -6,16 +6,22 @@ have seen together, because the histogram's range grows from batch to batch.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from typing import TypeVar
 
 import numpy as np
 
 from trtcalib.errors import DataError
 from trtcalib.feeds import DataSource, Feed, Sample
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Batches", "Batching", "Run", "plan_batches"]
+__all__ = ["DEFAULT_BATCH_SIZE", "Batches", "Batching", "Run", "full_batches", "in_order", "plan_batches"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DEFAULT_BATCH_SIZE = 32
 """Samples per batch where the model does not fix it."""
@@ -72,20 +78,35 @@ class Batches:
         self.batch_size = batch_size
         self.seen = 0
         self.left_out = 0
+        self._unfilled = 0
         self._samples_per_run = samples_per_run
         self._rows_per_run = 1 if source.whole else samples_per_run
 
     @property
     def samples(self) -> int | None:
         """How many samples a pass gives; ``None`` where only reading tells."""
+        total = self._available
+        if total is None:
+            return None
+        unit = self.batch_size if self.batching.drop_last else self._samples_per_run
+        return total - total % unit
+
+    @property
+    def dropped(self) -> int:
+        """Samples that ``drop_last`` left out at the end of the last pass."""
+        if not self.batching.drop_last:
+            return 0
+        total = self._available
+        return self._unfilled if total is None else total - self.seen
+
+    @property
+    def _available(self) -> int | None:
+        """How many samples there are up to ``max_samples``, whether they fill a batch or not."""
         size = self.source.size()
         if size is None:
             return None
         total = size * (self._samples_per_run // self._rows_per_run)
-        if self.batching.max_samples is not None:
-            total = min(total, self.batching.max_samples)
-        unit = self.batch_size if self.batching.drop_last else self._samples_per_run
-        return total - total % unit
+        return total if self.batching.max_samples is None else min(total, self.batching.max_samples)
 
     @property
     def last_is_partial(self) -> bool:
@@ -119,10 +140,16 @@ class Batches:
             samples, None if limit is None else limit * self._rows_per_run // self._samples_per_run
         )
         if total is None and self.batching.drop_last:
-            taken = _full(taken, self.batch_size * self._rows_per_run // self._samples_per_run)
+            taken = self._full(taken, self.batch_size * self._rows_per_run // self._samples_per_run)
         while len(group := list(islice(taken, self._rows_per_run))) == self._rows_per_run:
             yield group
         self.left_out = len(group)
+
+    def _full(self, samples: Iterator[Sample], size: int) -> Iterator[Sample]:
+        """Yield only whole groups of ``size``; holds one group at a time."""
+        while len(group := list(islice(samples, size))) == size:
+            yield from group
+        self._unfilled = len(group) * self._samples_per_run // self._rows_per_run
 
     def _order(self) -> list[int] | None:
         """Return the sample order; the permutation is of the samples that ``max_samples`` leaves."""
@@ -165,10 +192,48 @@ def plan_batches(source: DataSource, fixed_batch: int | None, batching: Batching
     return Batches(source, batching, batch_size, samples_per_run)
 
 
-def _full(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
-    """Yield only whole groups of ``size``; holds one group at a time."""
-    while len(group := list(islice(samples, size))) == size:
-        yield from group
+def full_batches(batches: Batches, workers: int, check: Callable[[Run, Feed], None]) -> Iterator[Feed]:
+    """Yield every batch as one feed, read ahead by several threads, in order.
+
+    Args:
+        batches: Planned with ``drop_last``.
+        workers: Threads that read samples.
+        check: Called with each inference's feed, in the order of the samples; raises where it does not fit.
+
+    Raises:
+        DataError: If the samples cannot be read.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="trtcalib") as pool:
+        # Twice the threads, and a batch: the next one is read while TensorRT works on this one.
+        loaded = in_order(pool, lambda run: run.load(), batches.runs(), 2 * workers + batches.batch_size)
+        for _, group in groupby(loaded, key=lambda pair: pair[0].batch):
+            feeds = []
+            for run, feed in group:
+                check(run, feed)
+                feeds.append(feed)
+            yield feeds[0] if len(feeds) == 1 else {n: np.concatenate([f[n] for f in feeds]) for n in feeds[0]}
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterator[Item], window: int
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result in the order of the items; at most ``window`` are under way or waiting.
+
+    The pool's threads take items in order, so that each thread sees its own items in increasing order.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) >= window:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
 def _label(samples: list[Sample]) -> str:

@@ -11,8 +11,13 @@ from pathlib import Path
 __all__ = [
     "ActivationError",
     "CacheFormatError",
+    "CacheMismatchError",
+    "CalibrationError",
     "DataError",
+    "DeviceError",
+    "EngineError",
     "HistogramError",
+    "InstalledTensorRTError",
     "MissingPackageError",
     "ModelError",
     "OutputError",
@@ -177,3 +182,79 @@ class MissingPackageError(TrtcalibError, ImportError):
 
     def __str__(self) -> str:
         return f"the package {self.package!r} is missing: {self.reason}"
+
+
+class InstalledTensorRTError(TensorRTVersionError):
+    """The TensorRT that is installed here cannot do the job; another one can."""
+
+    exit_code = 3
+
+
+class DeviceError(TrtcalibError, RuntimeError):
+    """The GPU, its driver or its memory cannot do the job.
+
+    Attributes:
+        reason: What was found and what to do.
+        asked: Bytes of device memory that were asked for, where memory is the reason.
+    """
+
+    exit_code = 3
+
+    def __init__(self, reason: str, asked: int | None = None) -> None:
+        super().__init__(reason, asked)
+        self.reason = reason
+        self.asked = asked
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class CalibrationError(TrtcalibError, RuntimeError):
+    """A calibration through TensorRT did not run to its end, so that its scales must not be used.
+
+    Attributes:
+        reason: What stopped it.
+        batches_fed: How many batches TensorRT had taken.
+    """
+
+    def __init__(self, reason: str, batches_fed: int = 0) -> None:
+        super().__init__(reason, batches_fed)
+        self.reason = reason
+        self.batches_fed = batches_fed
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class CacheMismatchError(TrtcalibError, ValueError):
+    """A calibration cache is well formed and not for this TensorRT, calibrator, model or data.
+
+    Attributes:
+        path: The cache; ``None`` when it did not come from a file.
+        reason: What differs and what would help.
+    """
+
+    def __init__(self, path: Path | None, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path or '<calibration cache>'}: {self.reason}"
+
+
+class EngineError(TrtcalibError, RuntimeError):
+    """An engine cannot be built, loaded or run.
+
+    Attributes:
+        path: The model that was to be built, or the engine.
+        reason: What TensorRT said, and what to do.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"

@@ -24,6 +24,9 @@ CODES = {
     "unseen-tensor": "a tensor was never produced as floating point",
     "infinite-scale": "a scale is beyond float32",
     "unwritable-name": "a tensor's name cannot stand in a calibration cache",
+    "calibrator-ignored": "the model holds Q/DQ nodes, which make a calibrator void",
+    "cache-not-reused": "a calibration cache stood there and was made from something else",
+    "tensors-without-scale": "tensors of TensorRT's network have no scale in the cache",
 }
 """Every kind of finding, with what it means; ``--fail-on`` takes these names."""
 

@@ -1,15 +1,17 @@
-"""The manifest beside a calibration cache: what it was made from, how, and what was found. JSON, versioned.
+"""The manifests beside a calibration cache and an engine: what each was made from, how, and what was found. JSON, versioned.
 
-Nothing in it changes from run to run on the same machine: no time, no absolute path, no number of workers.
+Nothing in a cache's manifest changes from run to run on the same machine: no time, no absolute path, no number of workers. An
+engine's states the seconds that it took.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +20,10 @@ from trtcalib.errors import SpecError
 __all__ = [
     "SCHEMA_VERSION",
     "BatchingFacts",
+    "CacheFacts",
     "DataFacts",
+    "DeviceFacts",
+    "EngineManifest",
     "Finding",
     "Manifest",
     "ModelFacts",
@@ -27,13 +32,18 @@ __all__ = [
     "environment",
     "manifest_path",
     "portable_path",
+    "read_engine_manifest",
     "read_manifest",
 ]
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes; new fields alone do not raise it."""
 
-_PACKAGES = ("trtcalib", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "numba", "pillow")
+PACKAGES = ("trtcalib", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "numba", "pillow")
+"""What decides the numbers where trtcalib calibrates."""
+
+PACKAGES_WITH_TENSORRT = ("trtcalib", "pycuda", "onnx", "numpy", "pillow")
+"""What decides them, beside TensorRT itself, where TensorRT calibrates."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -79,17 +89,32 @@ class BatchingFacts(_Facts):
     skip_bad_images: bool = False
 
 
+class DeviceFacts(_Facts):
+    """The GPU and its driver."""
+
+    name: str
+    compute_capability: str
+    memory: Annotated[int, Field(description="bytes")]
+    cuda: Annotated[str, Field(description="the newest CUDA that the driver knows")]
+    driver: Annotated[str | None, Field(description="version of the kernel driver, where it can be read")]
+
+
 class Provenance(_Facts):
     """Everything that decides the histograms."""
 
     model: ModelFacts
     data: DataFacts
     batching: BatchingFacts
-    range: str
-    bins: int
-    session_options: dict[str, str | int]
+    range: Annotated[str | None, Field(description="range policy; null where TensorRT itself calibrated")]
+    bins: Annotated[int | None, Field(description="bins per histogram; null where TensorRT itself calibrated")]
+    session_options: Annotated[dict[str, str | int], Field(description="of ONNX Runtime; empty for TensorRT")]
     versions: dict[str, str]
     cpu: str
+    device: Annotated[DeviceFacts | None, Field(description="the GPU that TensorRT calibrated on")] = None
+    shapes: Annotated[
+        dict[str, tuple[int, ...]] | None, Field(description="per input, the shape of the batches that TensorRT took")
+    ] = None
+    tf32: Annotated[bool | None, Field(description="whether TensorRT's FP32 run might use TF32")] = None
 
 
 class TensorFacts(_Facts):
@@ -116,6 +141,10 @@ class Manifest(_Facts):
 
     schema_version: Literal[1] = 1
     tool: Literal["trtcalib"] = "trtcalib"
+    calibrated_by: Annotated[
+        Literal["trtcalib", "tensorrt"],
+        Field(description="who chose the scales: trtcalib on the CPU, or TensorRT itself"),
+    ] = "trtcalib"
     cache: str
     cache_sha256: Sha256
     tensorrt_version: str
@@ -126,23 +155,77 @@ class Manifest(_Facts):
     tensors: list[TensorFacts]
 
 
-def manifest_path(cache: Path | str) -> Path:
-    """Return where the manifest of a cache stands: ``x.cache`` -> ``x.cache.json``."""
-    return Path(f"{cache}.json")
+class CacheFacts(_Facts):
+    """The calibration cache that an engine was built with."""
+
+    path: Annotated[str, Field(description="relative to the manifest where that is possible")]
+    sha256: Sha256
+    header: Annotated[str, Field(description="first line, such as TRT-101601-EntropyCalibration2")]
+    origin: Annotated[
+        Literal["tensorrt", "trtcalib", "reused"],
+        Field(
+            description="TensorRT calibrated in this build; trtcalib chose the scales in it; or an older file was used"
+        ),
+    ]
+
+
+class EngineManifest(_Facts):
+    """What stands in OUT.engine.json."""
+
+    schema_version: Literal[1] = 1
+    tool: Literal["trtcalib"] = "trtcalib"
+    engine: str
+    engine_sha256: Sha256
+    engine_bytes: int
+    tensorrt_version: str
+    device: DeviceFacts
+    model: ModelFacts
+    explicit_quantization: Annotated[bool, Field(description="the model holds Q/DQ nodes, which make calibrators void")]
+    cache: CacheFacts | None
+    data: DataFacts | None
+    batching: BatchingFacts | None
+    recipe: dict[str, Any] | None
+    shapes: Annotated[dict[str, dict[str, tuple[int, ...]]], Field(description="min, opt and max per input")]
+    settings: Annotated[dict[str, Any], Field(description="builder settings as in the engine spec")]
+    batches_fed: Annotated[int, Field(description="batches that TensorRT took in this build")]
+    seconds: Annotated[dict[str, float], Field(description="wall time of the calibration and of the whole build")]
+    versions: dict[str, str]
+    findings: list[Finding]
+    messages: Annotated[list[str], Field(description="TensorRT's warnings and errors, each once, at most 200")]
+
+
+def manifest_path(artefact: Path | str) -> Path:
+    """Return where the manifest of a cache or an engine stands: ``x.cache`` -> ``x.cache.json``."""
+    return Path(f"{artefact}.json")
 
 
 def read_manifest(path: Path | str) -> Manifest:
-    """Read a manifest.
+    """Read a cache's manifest.
 
     Raises:
         SpecError: If it is missing, is no manifest, or is of a newer version.
     """
-    path = Path(path)
+    return _read(Path(path), Manifest, "a cache")
+
+
+def read_engine_manifest(path: Path | str) -> EngineManifest:
+    """Read an engine's manifest.
+
+    Raises:
+        SpecError: If it is missing, is no manifest, or is of a newer version.
+    """
+    return _read(Path(path), EngineManifest, "an engine")
+
+
+M = TypeVar("M", Manifest, EngineManifest)
+
+
+def _read(path: Path, kind: type[M], artefact: str) -> M:
     try:
         content = path.read_bytes()
-        return Manifest.model_validate_json(content)
+        return kind.model_validate_json(content)
     except FileNotFoundError as error:
-        raise SpecError(path, ("no such file: a cache that trtcalib wrote has its manifest beside it",)) from error
+        raise SpecError(path, (f"no such file: {artefact} that trtcalib wrote has its manifest beside it",)) from error
     except OSError as error:
         raise SpecError(path, (f"cannot be read: {error.strerror}",)) from error
     except ValidationError as error:
@@ -158,10 +241,10 @@ def portable_path(path: Path | str, folder: Path | str) -> str:
         return str(path)
 
 
-def environment() -> tuple[dict[str, str], str]:
+def environment(packages: Sequence[str] = PACKAGES) -> tuple[dict[str, str], str]:
     """Return the versions of what computes the numbers, and the CPU's name."""
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.batches import Batches, Run
+from trtcalib.batches import Batches, Run, in_order
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.planned import PlannedTally, plan_ranges, planned_histogram
 from trtcalib.core.ranges import Ledger, Record, Tally
@@ -175,7 +174,7 @@ class Passes:
         total = self._batches.samples
         done = 0
         with ThreadPoolExecutor(self._workers, thread_name_prefix="trtcalib") as pool:
-            for run, record in _in_order(pool, work, self._batches.runs(batches), 2 * self._workers):
+            for run, record in in_order(pool, work, self._batches.runs(batches), 2 * self._workers):
                 ledger.add(run.batch, record)
                 done += run.samples
                 if self._progress is not None and batches is None:
@@ -190,25 +189,3 @@ class Passes:
 
 class _Counter(Protocol):
     def add(self, batch: int, arrays: Sequence[NDArray[Any] | None]) -> Record: ...
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Run], Record], runs: Iterator[Run], window: int
-) -> Iterator[tuple[Run, Record]]:
-    """Yield each run with its record in the order of the runs; at most ``window`` are under way or waiting.
-
-    The pool's threads take runs in order, so that each thread sees its own runs in increasing order.
-    """
-    waiting: deque[tuple[Run, Future[Record]]] = deque()
-    try:
-        for run in runs:
-            waiting.append((run, pool.submit(work, run)))
-            if len(waiting) >= window:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()

@@ -26,38 +26,56 @@ from trtcalib.methods import ClipPoint
 from trtcalib.onnx_graph import GraphTensor, ModelGraph, external_files
 from trtcalib.specs import Recipe
 
-__all__ = ["model_facts", "provenance_of", "relative_to", "tensor_facts", "with_absolute_paths"]
+__all__ = [
+    "batching_facts",
+    "data_facts",
+    "model_facts",
+    "provenance_of",
+    "relative_to",
+    "tensor_facts",
+    "with_absolute_paths",
+]
 
 
 def provenance_of(
     graph: ModelGraph, data: Any, batches: Batches, recipe: Recipe, *, skip_bad_images: bool
 ) -> Provenance:
     """State what the histograms were made from, with absolute paths (see :func:`relative_to`)."""
-    is_path = isinstance(data, str | Path) and Path(data).exists()
     versions, cpu = environment()
-    size = batches.batch_size
     return Provenance(
         model=model_facts(graph),
-        data=DataFacts(
-            path=str(Path(data).resolve()) if is_path else batches.source.name,
-            is_path=is_path,
-            sha256=batches.source.sha256(),
-            samples=batches.seen,
-        ),
-        batching=BatchingFacts(
-            batch_size=size,
-            batches=-(-batches.seen // size),
-            last_batch_samples=batches.seen % size or min(size, batches.seen),
-            max_samples=batches.batching.max_samples,
-            shuffle=batches.batching.shuffle,
-            drop_last=batches.batching.drop_last,
-            skip_bad_images=skip_bad_images,
-        ),
+        data=data_facts(data, batches),
+        batching=batching_facts(batches, skip_bad_images=skip_bad_images),
         range=recipe.range,
         bins=recipe.bins,
         session_options=SESSION_OPTIONS,
         versions=versions,
         cpu=cpu,
+    )
+
+
+def data_facts(data: Any, batches: Batches) -> DataFacts:
+    """State which data were used, after a pass over them; the path is absolute."""
+    is_path = isinstance(data, str | Path) and Path(data).exists()
+    return DataFacts(
+        path=str(Path(data).resolve()) if is_path else batches.source.name,
+        is_path=is_path,
+        sha256=batches.source.sha256(),
+        samples=batches.seen,
+    )
+
+
+def batching_facts(batches: Batches, *, skip_bad_images: bool) -> BatchingFacts:
+    """State how the samples of a pass were grouped."""
+    size = batches.batch_size
+    return BatchingFacts(
+        batch_size=size,
+        batches=-(-batches.seen // size),
+        last_batch_samples=batches.seen % size or min(size, batches.seen),
+        max_samples=batches.batching.max_samples,
+        shuffle=batches.batching.shuffle,
+        drop_last=batches.batching.drop_last,
+        skip_bad_images=skip_bad_images,
     )
 
 

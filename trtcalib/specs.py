@@ -1,20 +1,23 @@
 """The YAML files that a user writes: recipes (calibrators/) and datasets (data/). All faults are told at once.
 
-Engine specs (engines/) join these when engines are built.
+Engine specs (engines/) stand in :mod:`trtcalib.engine_spec`.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from trtcalib.errors import SpecError
+from trtcalib.spec_files import Wording, brief, nearest, read_yaml, validate
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "BUILTIN_RECIPES",
@@ -33,12 +36,6 @@ __all__ = [
 METHODS_GROUP = "trtcalib.methods"
 """Entry-point group of third-party methods: ``name = module:function``, called as ``function(histogram, **options)``
 and returning the amax as a float."""
-
-_LARGEST_FILE = 1 << 20
-"""Bytes of the largest YAML file that is read: a spec is a page, and a larger file is a mistake or an attack."""
-
-_LONGEST_SHOWN = 80
-"""Characters of a value that a fault shows."""
 
 RangePolicy = Literal["doubling", "global", "square", "extend"]
 
@@ -155,63 +152,6 @@ class DatasetSpec(_Spec):
     inputs: dict[str, InputSpec] = Field(default_factory=dict)
 
 
-def load_recipe(recipe: str | Path | Recipe) -> Recipe:
-    """Return a recipe from a built-in name, a YAML file or a recipe that was made before.
-
-    Raises:
-        SpecError: If the name is unknown, or the file is missing or has faults; all of them at once.
-    """
-    if isinstance(recipe, _RecipeBase):
-        return recipe
-    text = str(recipe)
-    if Path(text).suffix in (".yaml", ".yml"):
-        return _parse_recipe(_read_yaml(Path(text)), Path(text))
-    if text.startswith("percentile-"):
-        return _parse_recipe({"method": "percentile", "percentile": _number(text[len("percentile-") :])}, text)
-    if text in ("entropy", "minmax"):
-        return _parse_recipe({"method": text}, text)
-    raise SpecError(
-        text,
-        (
-            f"no such calibrator: expected {', '.join(BUILTIN_RECIPES)} or the name of a .yaml file{_nearest(text, ('entropy', 'minmax', 'percentile-99.99'))}",
-        ),
-    )
-
-
-def load_dataset(path: Path | str) -> DatasetSpec:
-    """Read a dataset YAML.
-
-    Raises:
-        SpecError: If the file is missing or has faults; all of them at once.
-    """
-    return _validate(TypeAdapter(DatasetSpec), _read_yaml(Path(path)), Path(path), set(DatasetSpec.model_fields))
-
-
-def _parse_recipe(content: Any, path: Path | str) -> Recipe:
-    method = content.get("method") if isinstance(content, dict) else None
-    if isinstance(method, str) and method not in _KEYS_OF_METHOD and method in entry_points(group=METHODS_GROUP).names:
-        plugin: Recipe = _validate(TypeAdapter(PluginRecipe), content, path, set(PluginRecipe.model_fields))
-        return plugin
-    keys = _KEYS_OF_METHOD.get(method, {"method"}) if isinstance(method, str) else {"method"}
-    recipe: Recipe = _validate(_BUILTIN, content, path, keys)
-    return recipe
-
-
-T = TypeVar("T")
-
-
-def _validate(adapter: TypeAdapter[T], content: Any, path: Path | str, keys: set[str]) -> T:
-    if not isinstance(content, dict):
-        raise SpecError(
-            path, (f"found {type(content).__name__}, expected a mapping with the keys {', '.join(sorted(keys))}",)
-        )
-    try:
-        return adapter.validate_python(content)
-    except ValidationError as error:
-        faults = tuple(dict.fromkeys(_fault(dict(e), keys, content) for e in error.errors(include_url=False)))
-        raise SpecError(path, faults) from error
-
-
 _EXPECTED = {
     "resize": "[height, width] or the length of the shorter side, 1 to 16384",
     "crop": "[height, width], at least 1",
@@ -223,47 +163,51 @@ _EXPECTED = {
 """What pydantic would say in several errors, one per form that a value may have."""
 
 
-def _fault(error: dict[str, Any], keys: set[str], content: dict[Any, Any]) -> str:
-    """Say one of pydantic's errors in one line that starts with the key's path."""
-    location = list(error["loc"])
-    if len(location) > 1 and location[0] in _KEYS_OF_METHOD:
-        del location[0]  # the union's tag, not a key
-    # Behind these stands a position in a list, or which branch of a union was tried.
-    del location[3 if location[:1] == ["inputs"] else 2 :]
-    key = ".".join(_brief(str(part), quoted=False) for part in location) or "method"
-    kind, found = error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        valid = set(InputSpec.model_fields) if len(location) > 1 else keys
-        return f"{key}: unknown key{_nearest(str(location[-1]), valid)}; expected one of {', '.join(sorted(valid))}"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        methods = ["entropy", "minmax", "percentile", *sorted(entry_points(group=METHODS_GROUP).names)]
-        if kind == "union_tag_not_found":
-            return f"method: this key is missing, expected one of {', '.join(methods)}"
-        hint = _nearest(str(content["method"]), methods)
-        return f"method: found {_brief(content['method'])}, expected one of {', '.join(methods)}{hint}"
-    field = location[2] if len(location) > 2 else location[0] if len(location) > 1 else ""  # noqa: PLR2004 - inputs.NAME.FIELD
-    if field in _EXPECTED:
-        value = content
-        for part in location:
-            value = value[part]
-        return f"{key}: found {_brief(value)}, expected {_EXPECTED[field]}"
-    if kind == "missing":
-        return f"{key}: this key is missing"
-    if key == "percentile":
-        return f"{key}: {_brief(found)} is not in (0, 100]"
-    message = str(error["msg"])
-    return f"{key}: found {_brief(found)}, {message[:1].lower()}{message[1:]}"
+_DATASET = Wording(
+    keys=set(DatasetSpec.model_fields), below={("inputs", "*"): set(InputSpec.model_fields)}, expected=_EXPECTED
+)
 
 
-def _brief(value: Any, *, quoted: bool = True) -> str:
-    """Return a value as a fault shows it: a hostile one may be a megabyte, or hold line ends."""
-    text = value if not quoted and value.isprintable() else repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+def load_recipe(recipe: str | Path | Recipe) -> Recipe:
+    """Return a recipe from a built-in name, a YAML file or a recipe that was made before.
+
+    Raises:
+        SpecError: If the name is unknown, or the file is missing or has faults; all of them at once.
+    """
+    if isinstance(recipe, _RecipeBase):
+        return recipe
+    text = str(recipe)
+    if Path(text).suffix in (".yaml", ".yml"):
+        return _parse_recipe(read_yaml(Path(text)), Path(text))
+    if text.startswith("percentile-"):
+        return _parse_recipe({"method": "percentile", "percentile": _number(text[len("percentile-") :])}, text)
+    if text in ("entropy", "minmax"):
+        return _parse_recipe({"method": text}, text)
+    raise SpecError(
+        text,
+        (
+            f"no such calibrator: expected {', '.join(BUILTIN_RECIPES)} or the name of a .yaml file{nearest(text, ('entropy', 'minmax', 'percentile-99.99'))}",
+        ),
+    )
 
 
-def _nearest(word: str, valid: set[str] | tuple[str, ...] | list[str]) -> str:
-    close = difflib.get_close_matches(word, sorted(valid), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def load_dataset(path: Path | str) -> DatasetSpec:
+    """Read a dataset YAML.
+
+    Raises:
+        SpecError: If the file is missing or has faults; all of them at once.
+    """
+    return validate(TypeAdapter(DatasetSpec), read_yaml(Path(path)), Path(path), _DATASET)
+
+
+def _parse_recipe(content: Any, path: Path | str) -> Recipe:
+    method = content.get("method") if isinstance(content, dict) else None
+    if isinstance(method, str) and method not in _KEYS_OF_METHOD and method in entry_points(group=METHODS_GROUP).names:
+        plugin: Recipe = validate(TypeAdapter(PluginRecipe), content, path, _wording(set(PluginRecipe.model_fields)))
+        return plugin
+    keys = _KEYS_OF_METHOD.get(method, {"method"}) if isinstance(method, str) else {"method"}
+    recipe: Recipe = validate(_BUILTIN, content, path, _wording(keys))
+    return recipe
 
 
 def _number(text: str) -> float | str:
@@ -273,47 +217,21 @@ def _number(text: str) -> float | str:
         return text
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML without what a spec never needs: duplicate keys (the last would win) and aliases (a bomb's fuse)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.get_mark()
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed here", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep=deep)
+def _wording(keys: set[str]) -> Wording:
+    return Wording(keys=keys, expected=_EXPECTED, tags=_KEYS_OF_METHOD, special=_method_fault, default_key="method")
 
 
-def _read_yaml(path: Path) -> Any:
-    try:
-        if path.exists() and not path.is_file():
-            raise SpecError(path, ("is no regular file",))
-        if path.stat().st_size > _LARGEST_FILE:
-            raise SpecError(path, (f"the file is over {_LARGEST_FILE} bytes: a spec is a page of YAML",))
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except SpecError:
-        raise
-    except FileNotFoundError as error:
-        raise SpecError(path, ("no such file",)) from error
-    except OSError as error:
-        raise SpecError(path, (f"cannot be read: {error.strerror}",)) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(path, ("not a text file in UTF-8",)) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise SpecError(path, (f"{where}not valid YAML: {error.problem}",)) from error
-    except RecursionError as error:
-        raise SpecError(path, ("not valid YAML: nested too deeply",)) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(path, (f"not valid YAML: {str(error).splitlines()[0]}",)) from error
+def _method_fault(error: ErrorDetails, content: Mapping[Any, Any]) -> str | None:
+    """Say what is wrong with a recipe's method or percentile; ``None`` for other faults."""
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        methods = ["entropy", "minmax", "percentile", *sorted(entry_points(group=METHODS_GROUP).names)]
+        if error["type"] == "union_tag_not_found":
+            return f"method: this key is missing, expected one of {', '.join(methods)}"
+        hint = nearest(str(content["method"]), methods)
+        return f"method: found {brief(content['method'])}, expected one of {', '.join(methods)}{hint}"
+    if error["loc"][-1] == "percentile" and error["type"] not in ("missing", "extra_forbidden"):
+        return f"percentile: {brief(error['input'])} is not in (0, 100]"
+    return None
 
 
 VARIANTS_OF_RECIPE = get_args(EntropyRecipe.model_fields["variant"].annotation)

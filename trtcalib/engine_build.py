@@ -1,0 +1,343 @@
+"""The way to an engine: spec -> network -> calibration by TensorRT or by trtcalib -> engine, cache and their manifests."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtcalib.batches import Batches, Batching, Run, full_batches, plan_batches
+from trtcalib.calibration import calibrate
+from trtcalib.collect import default_workers
+from trtcalib.core.cache import encode_version
+from trtcalib.engine_facts import Calibrated, CalibrationFacts, cache_manifest, engine_manifest, uncovered_findings
+from trtcalib.engine_spec import EngineSpec
+from trtcalib.errors import CacheMismatchError, DataError, SpecError
+from trtcalib.feeds import Feed
+from trtcalib.files import check_writable, write_files
+from trtcalib.manifest import (
+    DeviceFacts,
+    EngineManifest,
+    Finding,
+    Manifest,
+    manifest_path,
+    read_manifest,
+)
+from trtcalib.methods import algorithm_of
+from trtcalib.onnx_graph import read_model
+from trtcalib.provenance import batching_facts, data_facts, model_facts
+from trtcalib.reuse import Reuse, Wanted, find_reusable
+from trtcalib.sources import open_source
+from trtcalib.specs import EntropyRecipe, MinMaxRecipe, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from trtcalib.trt.buffers import Device
+    from trtcalib.trt.callbacks import BuildProgress
+    from trtcalib.trt.engine import BuiltEngine, EngineBuilder
+
+__all__ = ["EngineFiles", "build_engine", "calibrated_by_tensorrt"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFiles:
+    """An engine that was built, with everything that belongs beside it.
+
+    Attributes:
+        path: Where the engine is to stand.
+        manifest: What it was made from.
+        files: What is to stand on disk: engine, cache, their manifests, the timing cache.
+    """
+
+    path: Path
+    manifest: EngineManifest
+    files: Mapping[Path, bytes]
+
+    def write(self) -> None:
+        """Write all files, or none.
+
+        Raises:
+            OutputError: If one cannot be written; nothing is left behind.
+        """
+        write_files(self.files)
+
+
+def calibrated_by_tensorrt(recipe: Recipe) -> bool:
+    """Whether TensorRT's own calibrators compute this recipe; trtcalib's collector computes all others."""
+    return recipe in (EntropyRecipe(method="entropy"), MinMaxRecipe(method="minmax"))
+
+
+def build_engine(
+    spec: EngineSpec,
+    *,
+    cache: Path | str | None = None,
+    reuse_cache: bool = False,
+    skip_bad_images: bool = False,
+    workers: int | None = None,
+    progress: BuildProgress | None = None,
+) -> EngineFiles:
+    """Build an INT8 engine; nothing is written until :meth:`EngineFiles.write`.
+
+    Args:
+        spec: Model, data, calibrator, shapes, builder settings.
+        cache: The calibration cache; by default beside the engine. One that stands there is used when its manifest says
+            that it was made from the same model, data, recipe, shapes and TensorRT.
+        reuse_cache: Use that cache whatever its manifest says.
+        skip_bad_images: Leave out images that cannot be decoded.
+        workers: Threads that read samples.
+        progress: Called with (phase, steps done, steps in all or ``None``).
+
+    Raises:
+        TrtcalibError: One of its kinds; see :mod:`trtcalib.errors`.
+        KeyboardInterrupt: After Ctrl-C, when TensorRT has returned.
+    """
+    if spec.output is None:
+        raise SpecError("engine spec", ("output: this key is missing",))
+    job = _Job(
+        spec,
+        Path(cache) if cache is not None else Path(spec.output).with_suffix(".cache"),
+        skip_bad_images=skip_bad_images,
+        workers=workers or default_workers(),
+        progress=progress,
+    )
+    return job.run(insist=reuse_cache)
+
+
+class _Job:
+    """One build: what was asked for, and the findings so far."""
+
+    def __init__(
+        self, spec: EngineSpec, cache: Path, *, skip_bad_images: bool, workers: int, progress: BuildProgress | None
+    ) -> None:
+        self._spec = spec
+        self._recipe = load_recipe(spec.calibrator)
+        self._graph = read_model(spec.model)
+        self._engine = Path(str(spec.output))
+        self._cache = cache
+        self._skip_bad_images = skip_bad_images
+        self._workers = workers
+        self._progress = progress
+        self._findings: list[Finding] = []
+        timing = spec.builder.timing_cache
+        self._timing_cache = None if timing is None else Path(timing)
+        for path in (self._engine, cache, manifest_path(self._engine), manifest_path(cache), self._timing_cache):
+            if path is not None:
+                check_writable(path)
+
+    def run(self, *, insist: bool) -> EngineFiles:
+        """Open the device, calibrate where that is needed, and build."""
+        from trtcalib.trt.buffers import open_device
+        from trtcalib.trt.engine import EngineBuilder
+        from trtcalib.trt.require import import_tensorrt
+
+        import_tensorrt()  # the first thing that people miss is the first that is told
+        with contextlib.closing(open_device()) as device:
+            builder = EngineBuilder(self._graph, self._spec.shapes, self._spec.builder, self._spec.batch_size)
+            calibrator, finish = self._choose(builder, device, insist=insist)
+            built = builder.build(calibrator, self._progress)
+            return self._files(builder, built, finish(), device.facts)
+
+    def _choose(self, builder: EngineBuilder, device: Device, *, insist: bool) -> tuple[Any, Callable[[], Calibrated]]:
+        """Return the calibrator, and what tells after the build where its scales came from."""
+        if builder.quantized:
+            if self._spec.data is not None:
+                self._find(
+                    "calibrator-ignored",
+                    "the model holds Q/DQ nodes: TensorRT takes their scales and ignores every calibrator; no data were read",
+                )
+            return None, Calibrated
+        header = f"TRT-{encode_version(builder.version)}-{algorithm_of(self._recipe)}"
+        if insist:
+            return self._answer(builder, self._insisted(header))
+        by_tensorrt = calibrated_by_tensorrt(self._recipe)
+        batches = self._plan(builder, drop_last=by_tensorrt)
+        wanted = Wanted(
+            batches=batches,
+            recipe=self._recipe,
+            header=header,
+            shapes=builder.profile.shapes if by_tensorrt else None,
+            tf32=self._tf32,
+            skip_bad_images=self._skip_bad_images,
+        )
+        found = find_reusable(self._cache, self._graph, wanted)
+        if found.content is not None:
+            return self._answer(builder, found)
+        if found.differences:
+            self._find("cache-not-reused", f"{self._cache} is written anew: {'; '.join(found.differences)}")
+        return self._feed(builder, device, batches) if by_tensorrt else self._collect(builder, batches)
+
+    @property
+    def _tf32(self) -> bool:
+        """Whether TF32 may be used; TensorRT's own default is on."""
+        return self._spec.builder.tf32 is not False
+
+    def _insisted(self, header: str) -> Reuse:
+        """Return the cache that stands there, if TensorRT will take it."""
+        from trtcalib.trt.feeder import check_cache_header
+
+        try:
+            content = self._cache.read_bytes()
+        except OSError as error:
+            raise CacheMismatchError(self._cache, f"cannot be used again: {error.strerror}") from error
+        check_cache_header(content, header, self._cache)
+        try:
+            return Reuse(content, (), read_manifest(manifest_path(self._cache)))
+        except SpecError:
+            return Reuse(content)
+
+    def _plan(self, builder: EngineBuilder, *, drop_last: bool) -> Batches:
+        if self._spec.data is None:
+            raise SpecError(
+                "engine spec", ("data: this key is missing, and the model holds no Q/DQ nodes: give --data",)
+            )
+        source = open_source(self._spec.data, self._graph.inputs, skip_bad_images=self._skip_bad_images)
+        batching = Batching(
+            batch_size=None if source.whole else builder.profile.batch_size,
+            max_samples=self._spec.max_samples,
+            shuffle=self._spec.shuffle,
+            drop_last=drop_last,
+        )
+        return plan_batches(source, self._graph.fixed_batch, batching)
+
+    def _answer(self, builder: EngineBuilder, found: Reuse) -> tuple[Any, Callable[[], Calibrated]]:
+        """Use a cache again."""
+        from trtcalib.trt.calibrators import EntropyCalibrator, MinMaxCalibrator
+
+        logger.info("the calibration cache %s is used again", self._cache)
+        kind = MinMaxCalibrator if isinstance(self._recipe, MinMaxRecipe) else EntropyCalibrator
+        calibrator = kind((), builder.profile, None, answer=found.content)
+        return calibrator, lambda: Calibrated(cache=found.content, manifest=found.manifest)
+
+    def _feed(self, builder: EngineBuilder, device: Device, batches: Batches) -> tuple[Any, Callable[[], Calibrated]]:
+        """Let TensorRT calibrate."""
+        from trtcalib.trt.calibrators import EntropyCalibrator, MinMaxCalibrator
+
+        kind = MinMaxCalibrator if isinstance(self._recipe, MinMaxRecipe) else EntropyCalibrator
+        calibrator = kind(self._feeds(builder, batches), builder.profile, device)
+
+        def finish() -> Calibrated:
+            feeder = calibrator.feeder
+            content = feeder.written
+            assert content is not None  # raise_if_failed has seen to it
+            if batches.dropped:
+                self._find(
+                    "partial-last-batch",
+                    f"{batches.dropped} samples at the end were left out: they fill no batch of {batches.batch_size}, and "
+                    "TensorRT takes full batches only",
+                )
+            manifest = cache_manifest(
+                CalibrationFacts(
+                    model=model_facts(self._graph),
+                    data=data_facts(self._spec.data, batches),
+                    batching=batching_facts(batches, skip_bad_images=self._skip_bad_images),
+                    recipe=self._recipe,
+                    shapes=builder.profile.shapes,
+                    tf32=self._tf32,
+                    device=device.facts,
+                ),
+                self._cache,
+                content,
+                self._findings,
+            )
+            return Calibrated(
+                cache=content,
+                origin="tensorrt",
+                manifest=manifest,
+                batches_fed=feeder.batches_fed,
+                seconds=feeder.seconds,
+            )
+
+        return calibrator, finish
+
+    def _feeds(self, builder: EngineBuilder, batches: Batches) -> Iterator[Feed]:
+        """Yield the calibration batches, checked sample by sample, and move the progress bar."""
+        shapes, name, samples = builder.profile.shapes, batches.source.name, batches.samples
+        total = None if samples is None else samples // batches.batch_size
+
+        def check(run: Run, feed: Feed) -> None:
+            for key, array in feed.items():
+                # The first axis is put together from several samples; the others must be kOPT's.
+                if array.shape[1:] != shapes[key][1:]:
+                    raise DataError(
+                        name,
+                        f"input {key!r} has shape {array.shape}, and TensorRT calibrates at {shapes[key]}, the profile's kOPT shape",
+                        run.label,
+                    )
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise DataError(name, f"input {key!r} holds NaN or an infinite value", run.label)
+
+        for number, feed in enumerate(full_batches(batches, self._workers, check), start=1):
+            yield feed
+            if self._progress is not None:
+                self._progress("calibrating", number, total)
+
+    def _collect(self, builder: EngineBuilder, batches: Batches) -> tuple[Any, Callable[[], Calibrated]]:
+        """Calibrate on the CPU, and let TensorRT take the scales."""
+        from trtcalib.trt.calibrators import PercentileCalibrator
+
+        started = time.perf_counter()
+
+        def tell(done: int, total: int | None) -> None:
+            if self._progress is not None:
+                self._progress("calibrating on the CPU", done, total)
+
+        result = calibrate(
+            self._graph.path,
+            self._spec.data,
+            self._recipe,
+            batch_size=batches.batching.batch_size,
+            max_samples=self._spec.max_samples,
+            shuffle=self._spec.shuffle,
+            skip_bad_images=self._skip_bad_images,
+            workers=self._workers,
+            progress=tell,
+        )
+        seconds = time.perf_counter() - started
+        self._findings += result.findings
+        calibrator = PercentileCalibrator(result.scales, builder.profile)
+
+        def finish() -> Calibrated:
+            manifest = result.manifest(self._cache, builder.version)
+            return Calibrated(cache=calibrator.feeder.answered, origin="trtcalib", manifest=manifest, seconds=seconds)
+
+        return calibrator, finish
+
+    def _files(
+        self, builder: EngineBuilder, built: BuiltEngine, calibrated: Calibrated, device: DeviceFacts
+    ) -> EngineFiles:
+        """Put together everything that is to stand on disk."""
+        files = {self._engine: built.plan}
+        if calibrated.cache is not None:
+            self._findings += uncovered_findings(built.tensors, calibrated.cache)
+        if calibrated.origin != "reused" and calibrated.manifest is not None and calibrated.cache is not None:
+            files[self._cache] = calibrated.cache
+            files[manifest_path(self._cache)] = _as_json(calibrated.manifest)
+        if self._timing_cache is not None and built.timing_cache is not None:
+            files[self._timing_cache] = built.timing_cache
+        manifest = engine_manifest(
+            self._spec,
+            self._graph,
+            self._recipe,
+            builder,
+            built,
+            calibrated,
+            paths=(self._engine, self._cache),
+            device=device,
+            findings=self._findings,
+        )
+        files[manifest_path(self._engine)] = _as_json(manifest)
+        return EngineFiles(path=self._engine, manifest=manifest, files=files)
+
+    def _find(self, code: str, message: str) -> None:
+        self._findings.append(Finding(code=code, message=message))
+
+
+def _as_json(manifest: Manifest | EngineManifest) -> bytes:
+    return (manifest.model_dump_json(indent=2) + "\n").encode("utf-8", "backslashreplace")

@@ -1,0 +1,204 @@
+"""Memory on the GPU: the two protocols that the rest of trt/ is written against, and PyCUDA behind them.
+
+PyCUDA uses the device's primary context, the one that TensorRT, torch and CUDA's runtime API use, so that all of them see
+the same memory. A context is current on one thread at a time; every use is therefore inside :meth:`Device.current`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcalib.errors import DeviceError
+from trtcalib.manifest import DeviceFacts
+from trtcalib.trt.require import device_facts, import_pycuda
+
+__all__ = ["Device", "DeviceBuffer", "PyCudaBuffer", "PyCudaDevice", "open_device"]
+
+
+class DeviceBuffer(Protocol):
+    """A block of device memory.
+
+    Attributes:
+        pointer: Its address, never 0.
+        nbytes: Its size.
+    """
+
+    @property
+    def pointer(self) -> int:
+        """The device address."""
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes."""
+
+    def upload(self, array: NDArray[Any]) -> None:
+        """Start copying an array, at most as large as the buffer, to its start; done after :meth:`Device.synchronize`."""
+
+    def download(self, array: NDArray[Any]) -> None:
+        """Fill an array from the start of the buffer, after everything that was queued before."""
+
+    def free(self) -> None:
+        """Give the memory back; a second call does nothing."""
+
+
+class Device(Protocol):
+    """A GPU that gives buffers; what a calibrator takes as its allocator.
+
+    Attributes:
+        facts: Which GPU it is.
+        stream: Handle of the CUDA stream that copies are queued on.
+    """
+
+    @property
+    def facts(self) -> DeviceFacts:
+        """Which GPU it is."""
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the device's context current on this thread for a while; may be nested."""
+
+    def allocate(self, nbytes: int) -> DeviceBuffer:
+        """Return a new buffer.
+
+        Raises:
+            DeviceError: If the device has not that much memory; it says how much was asked for and how much is free.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until everything that was queued has been done."""
+
+    def close(self) -> None:
+        """Let go of the device; buffers must have been freed before."""
+
+
+def open_device(index: int = 0) -> Device:
+    """Return a GPU behind PyCUDA.
+
+    Args:
+        index: As CUDA counts the GPUs that it sees.
+
+    Raises:
+        DeviceError: If there is no driver, no such GPU, or its context cannot be made.
+        MissingPackageError: If PyCUDA is not installed.
+    """
+    return PyCudaDevice(index)
+
+
+class PyCudaDevice:
+    """A GPU's primary context, with one stream for copies."""
+
+    def __init__(self, index: int = 0) -> None:
+        self._cuda = cuda = import_pycuda()
+        self.facts = device_facts(cuda, index)
+        try:
+            self._context: Any = cuda.Device(index).retain_primary_context()
+            with self.current():
+                self._stream: Any = cuda.Stream()
+        except cuda.Error as error:
+            raise DeviceError(f"the GPU {self.facts.name!r} cannot be used: {error}") from error
+
+    @property
+    def stream(self) -> int:
+        """Handle of the CUDA stream that copies are queued on."""
+        return int(self._stream.handle)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the primary context current on this thread; the one that was current before comes back after."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._cuda.Context.pop()
+
+    def allocate(self, nbytes: int) -> PyCudaBuffer:
+        """Return a new buffer with a pinned one beside it, which copies go through.
+
+        Raises:
+            DeviceError: If memory is not enough.
+        """
+        with self.current():
+            try:
+                return PyCudaBuffer(self, nbytes)
+            except self._cuda.MemoryError as error:
+                free, total = self._cuda.mem_get_info()
+                raise DeviceError(
+                    f"out of device memory: asked for {nbytes} bytes, {free} of {total} are free: take a smaller batch, or "
+                    "stop what else runs on the GPU",
+                    nbytes,
+                ) from error
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        with self.current():
+            self._stream.synchronize()
+
+    def close(self) -> None:
+        """Let go of stream and primary context."""
+        if self._context is None:
+            return
+        with self.current():
+            self._stream = None
+        self._context = None
+
+
+class PyCudaBuffer:
+    """Device memory, and pinned host memory of the same size that asynchronous copies need.
+
+    The pinned memory is overwritten by the next upload, so the device must be synchronised between two of them.
+    """
+
+    def __init__(self, device: PyCudaDevice, nbytes: int) -> None:
+        cuda = device._cuda  # noqa: SLF001 - the two classes are one unit
+        self._device = device
+        self.nbytes = nbytes
+        self._memory = cuda.mem_alloc(nbytes)
+        try:
+            self._staging: NDArray[np.uint8] | None = cuda.pagelocked_empty(nbytes, np.uint8)
+        except cuda.Error:
+            self._memory.free()
+            raise
+
+    @property
+    def pointer(self) -> int:
+        """The device address."""
+        # PyCUDA's allocation is converted here, once: TensorRT's bindings take nothing but an int.
+        return int(self._memory)
+
+    def upload(self, array: NDArray[Any]) -> None:
+        """Copy an array into the pinned memory, and queue the copy from there."""
+        source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        if source.nbytes > self.nbytes or self._staging is None:
+            raise DeviceError(f"an upload of {source.nbytes} bytes into a buffer of {self.nbytes}")
+        staging = self._staging[: source.nbytes]
+        np.copyto(staging, source)
+        with self._device.current():
+            self._device._cuda.memcpy_htod_async(self._memory, staging, self._device._stream)  # noqa: SLF001 - as above
+
+    def download(self, array: NDArray[Any]) -> None:
+        """Copy from the device through the pinned memory, and wait for it."""
+        if array.nbytes > self.nbytes or self._staging is None:
+            raise DeviceError(f"a download of {array.nbytes} bytes from a buffer of {self.nbytes}")
+        staging = self._staging[: array.nbytes]
+        with self._device.current():
+            self._device._cuda.memcpy_dtoh_async(staging, self._memory, self._device._stream)  # noqa: SLF001 - as above
+            self._device._stream.synchronize()  # noqa: SLF001 - as above
+        np.copyto(array, staging.view(array.dtype).reshape(array.shape))
+
+    def free(self) -> None:
+        """Free both memories, on a thread where the context is current: PyCUDA only warns where it is not."""
+        if self._staging is None:
+            return
+        with self._device.current():
+            self._memory.free()
+            self._staging.base.free()  # type: ignore[union-attr]  # PyCUDA's pinned allocation
+        self._staging = None
