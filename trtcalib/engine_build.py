@@ -18,8 +18,8 @@ from trtcalib.collect import default_workers
 from trtcalib.core.cache import encode_version
 from trtcalib.engine_facts import Calibrated, CalibrationFacts, cache_manifest, engine_manifest, uncovered_findings
 from trtcalib.engine_spec import EngineSpec
-from trtcalib.errors import CacheMismatchError, DataError, SpecError
-from trtcalib.feeds import Feed
+from trtcalib.errors import CacheMismatchError, DataError, ModelError, SpecError
+from trtcalib.feeds import DataSource, Feed
 from trtcalib.files import check_writable, write_files
 from trtcalib.manifest import (
     DeviceFacts,
@@ -30,7 +30,7 @@ from trtcalib.manifest import (
     read_manifest,
 )
 from trtcalib.methods import algorithm_of
-from trtcalib.onnx_graph import read_model
+from trtcalib.onnx_graph import QDQ_OPERATORS, read_model
 from trtcalib.provenance import batching_facts, data_facts, model_facts
 from trtcalib.reuse import Reuse, Wanted, find_reusable
 from trtcalib.sources import open_source
@@ -125,6 +125,7 @@ class _Job:
         self._workers = workers
         self._progress = progress
         self._findings: list[Finding] = []
+        self._source = self._open_source()
         timing = spec.builder.timing_cache
         self._timing_cache = None if timing is None else Path(timing)
         for path in (self._engine, cache, manifest_path(self._engine), manifest_path(cache), self._timing_cache):
@@ -192,12 +193,22 @@ class _Job:
         except SpecError:
             return Reuse(content)
 
-    def _plan(self, builder: EngineBuilder, *, drop_last: bool) -> Batches:
+    def _open_source(self) -> DataSource | None:
+        """Open the data before any work is done; a model with Q/DQ nodes needs none."""
+        if any(node.op_type in QDQ_OPERATORS for node in self._graph.proto.graph.node):
+            return None
         if self._spec.data is None:
             raise SpecError(
                 "engine spec", ("data: this key is missing, and the model holds no Q/DQ nodes: give --data",)
             )
-        source = open_source(self._spec.data, self._graph.inputs, skip_bad_images=self._skip_bad_images)
+        return open_source(self._spec.data, self._graph.inputs, skip_bad_images=self._skip_bad_images)
+
+    def _plan(self, builder: EngineBuilder, *, drop_last: bool) -> Batches:
+        source = self._source
+        if source is None:
+            raise ModelError(
+                self._graph.path, "the model holds Q/DQ nodes that TensorRT's network does not: it cannot be calibrated"
+            )
         batching = Batching(
             batch_size=None if source.whole else builder.profile.batch_size,
             max_samples=self._spec.max_samples,
@@ -300,7 +311,8 @@ class _Job:
             progress=tell,
         )
         seconds = time.perf_counter() - started
-        self._findings += result.findings
+        # A partial batch matters where TensorRT takes batches; here it takes scales.
+        self._findings += [finding for finding in result.findings if finding.code != "partial-last-batch"]
         calibrator = PercentileCalibrator(result.scales, builder.profile)
 
         def finish() -> Calibrated:
@@ -314,7 +326,7 @@ class _Job:
     ) -> EngineFiles:
         """Put together everything that is to stand on disk."""
         files = {self._engine: built.plan}
-        if calibrated.cache is not None:
+        if calibrated.cache is not None and calibrated.origin != "tensorrt":
             self._findings += uncovered_findings(built.tensors, calibrated.cache)
         if calibrated.origin != "reused" and calibrated.manifest is not None and calibrated.cache is not None:
             files[self._cache] = calibrated.cache

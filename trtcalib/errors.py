@@ -189,6 +189,9 @@ class InstalledTensorRTError(TensorRTVersionError):
 
     exit_code = 3
 
+    def __str__(self) -> str:
+        return f"TensorRT {self.version} {self.reason}"
+
 
 class DeviceError(TrtcalibError, RuntimeError):
     """The GPU, its driver or its memory cannot do the job.

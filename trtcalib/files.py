@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from trtcalib.errors import OutputError
 
-__all__ = ["check_writable", "make_folder", "sample_folder", "sha256_of", "sha256_of_bytes", "write_files"]
+__all__ = ["check_writable", "make_folder", "new_file", "sample_folder", "sha256_of", "sha256_of_bytes", "write_files"]
 
 _CHUNK = 1 << 20
 
@@ -38,6 +39,29 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for temporary in staged.values():
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to piece by piece, which takes its place when the block ends well and vanishes otherwise.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    check_writable(path)
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(path, f"cannot be written: {error.strerror or error}") from error
+        _rename(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _write_through(temporary: Path, path: Path, content: bytes) -> None:

@@ -66,6 +66,9 @@ RANDOM = frozenset(
 )
 """Operators whose output is no constant even where all inputs are."""
 
+QDQ_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""Explicit quantization: where a model holds these, TensorRT ignores calibrators."""
+
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes that a serialised protobuf message can have."""
 

@@ -155,7 +155,7 @@ def image_kind(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def progress_bar(quiet: bool = False) -> Iterator[Progress | None]:
+def progress_bar(quiet: bool = False, title: str = "calibrating") -> Iterator[Progress | None]:
     """Give a callback that moves a progress bar on stderr; ``None`` where stderr is no terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
@@ -164,7 +164,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(TextColumn("calibrating"), *columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(TextColumn(title), *columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, rate="")
 
         def move(done: int, total: int | None) -> None:

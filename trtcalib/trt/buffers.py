@@ -6,6 +6,7 @@ the same memory. A context is current on one thread at a time; every use is ther
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -100,7 +101,7 @@ class PyCudaDevice:
         self._cuda = cuda = import_pycuda()
         self.facts = device_facts(cuda, index)
         try:
-            self._context: Any = cuda.Device(index).retain_primary_context()
+            self._context = _primary_context(cuda, index)
             with self.current():
                 self._stream: Any = cuda.Stream()
         except cuda.Error as error:
@@ -143,12 +144,29 @@ class PyCudaDevice:
             self._stream.synchronize()
 
     def close(self) -> None:
-        """Let go of stream and primary context."""
-        if self._context is None:
-            return
+        """Let go of the stream; the primary context stays for the life of the process, as CUDA's runtime API keeps it."""
         with self.current():
             self._stream = None
-        self._context = None
+
+
+_contexts: dict[int, Any] = {}
+"""The primary contexts that were taken, by device."""
+
+
+def _primary_context(cuda: Any, index: int) -> Any:
+    """Return a device's primary context; one object per process, given back when it ends."""
+    if index not in _contexts:
+        _contexts[index] = cuda.Device(index).retain_primary_context()
+        atexit.register(_give_back, index)
+    return _contexts[index]
+
+
+def _give_back(index: int) -> None:
+    context = _contexts.pop(index)
+    # PyCUDA's destructor takes a primary context for one of its own and complains on stderr, and its detach() does nothing on a
+    # thread that did not make the context, unless it is current there. It stays current, which matters no more at the end.
+    context.push()
+    context.detach()
 
 
 class PyCudaBuffer:

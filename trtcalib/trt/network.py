@@ -14,6 +14,7 @@ from trtcalib.onnx_graph import ModelGraph
 from trtcalib.spec_files import nearest
 from trtcalib.trt.callbacks import TensorRTLog
 from trtcalib.trt.input_profile import InputProfile
+from trtcalib.trt.require import numpy_dtype
 
 __all__ = ["calibration_profile", "float_tensors", "has_qdq", "input_shapes", "parse_network"]
 
@@ -156,5 +157,4 @@ def _dtype(trt: Any, tensor: Any) -> np.dtype[Any]:
     """Return what calibration takes: TensorRT calibrates in FP32, for FP16 inputs too."""
     if tensor.dtype in (trt.float32, trt.float16):
         return np.dtype(np.float32)
-    known: np.dtype[Any] = np.dtype(trt.nptype(tensor.dtype))
-    return known
+    return numpy_dtype(tensor.name, tensor.dtype)

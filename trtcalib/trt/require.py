@@ -7,11 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from trtcalib.core.cache import FIRST_VERSION_WITHOUT_CALIBRATORS
-from trtcalib.errors import DeviceError, InstalledTensorRTError, MissingPackageError
+from trtcalib.errors import DeviceError, EngineError, InstalledTensorRTError, MissingPackageError
 from trtcalib.manifest import DeviceFacts
 
-__all__ = ["device_facts", "import_pycuda", "import_tensorrt", "require_calibrators", "version_of"]
+__all__ = ["device_facts", "import_pycuda", "import_tensorrt", "numpy_dtype", "require_calibrators", "version_of"]
 
 OLDEST = (8, 6)
 """The oldest TensorRT that this package is written for: ``set_memory_pool_limit`` and ``execute_async_v3`` everywhere."""
@@ -62,6 +64,29 @@ def require_calibrators(trt: Any) -> None:
             "calibrator; `trtcalib calibrate` makes the scales on the CPU), or install the last TensorRT with calibrators: "
             f"pip install 'tensorrt>=8.6,<11' ({NEWEST_WITH_CALIBRATORS})",
         )
+
+
+_DTYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+}
+"""By the name of a ``tensorrt.DataType``. ``tensorrt.nptype`` of 8.6 asks NumPy for names that it no longer has."""
+
+
+def numpy_dtype(tensor: str, datatype: Any) -> np.dtype[Any]:
+    """Return NumPy's dtype of one of TensorRT's.
+
+    Raises:
+        EngineError: If NumPy has none; it names the tensor.
+    """
+    if datatype.name not in _DTYPES:
+        raise EngineError(tensor, f"this tensor is {datatype.name}, which NumPy does not know")
+    return np.dtype(_DTYPES[datatype.name])
 
 
 def import_pycuda() -> ModuleType:

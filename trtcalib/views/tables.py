@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -14,7 +15,10 @@ from trtcalib.core.scale import amax_from_scale
 from trtcalib.manifest import Finding, TensorFacts
 from trtcalib.views.text import shortened
 
-__all__ = ["cache_table", "comparison_table", "finding_lines"]
+if TYPE_CHECKING:
+    from trtcalib.trt.inspection import Inspection
+
+__all__ = ["cache_table", "comparison_table", "finding_lines", "layer_table"]
 
 
 def comparison_table(calibrations: Mapping[str, Calibration]) -> Table:
@@ -56,6 +60,23 @@ def cache_table(cache: CalibrationCache, facts: Sequence[TensorFacts] = ()) -> T
             cells.append(_number(fact.range) if fact and fact.range is not None else "-")
             cells.append(str(fact.bin_m) if fact and fact.bin_m is not None else "-")
         table.add_row(label, *cells)
+    return table
+
+
+def layer_table(inspection: Inspection) -> Table:
+    """Show an engine's layers; the column of reasons only where there is one."""
+    reasons = any(layer.reason for layer in inspection.layers)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for heading in ("type", "precision"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("formats", overflow="fold")
+    if reasons:
+        table.add_column("why not INT8", overflow="fold")
+    for layer in inspection.layers:
+        formats = " | ".join(dict.fromkeys(layer.formats))
+        cells = [layer.name, layer.type, layer.precision, formats, *([layer.reason] if reasons else [])]
+        table.add_row(*(Text(shortened(cell, 400)) for cell in cells))
     return table
 
 
