@@ -38,8 +38,8 @@ from trtcalib.specs import EntropyRecipe, MinMaxRecipe, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from trtcalib.trt.buffers import Device
-    from trtcalib.trt.callbacks import BuildProgress
     from trtcalib.trt.engine import BuiltEngine, EngineBuilder
+    from trtcalib.trt.stopping import BuildProgress
 
 __all__ = ["EngineFiles", "build_engine", "calibrated_by_tensorrt"]
 

@@ -15,7 +15,7 @@ from trtcalib.cli import options
 if TYPE_CHECKING:
     from trtcalib.engine_spec import EngineSpec
     from trtcalib.manifest import EngineManifest
-    from trtcalib.trt.callbacks import BuildProgress
+    from trtcalib.trt.stopping import BuildProgress
 
 EXAMPLE = "Example: trtcalib build model.onnx --data images.npz --calibrator entropy -o model.engine"
 

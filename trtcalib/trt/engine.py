@@ -18,10 +18,10 @@ from trtcalib.engine_spec import BuilderSettings, ShapeRange
 from trtcalib.errors import DeviceError, EngineError, InstalledTensorRTError, SpecError
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.spec_files import nearest
-from trtcalib.trt.callbacks import BuildProgress, Stop, progress_monitor, tensorrt_log
 from trtcalib.trt.input_profile import InputProfile
 from trtcalib.trt.network import calibration_profile, float_tensors, has_qdq, input_shapes, parse_network
 from trtcalib.trt.require import import_tensorrt, require_calibrators, version_of
+from trtcalib.trt.stopping import BuildProgress, Stop
 
 __all__ = ["BuiltEngine", "EngineBuilder"]
 
@@ -72,6 +72,8 @@ class EngineBuilder:
         batch_size: int | None = None,
     ) -> None:
         self._trt = trt = import_tensorrt()
+        from trtcalib.trt.callbacks import tensorrt_log
+
         self._graph = graph
         self._settings = settings or BuilderSettings()
         self._log = tensorrt_log()
@@ -102,6 +104,8 @@ class EngineBuilder:
             EngineError: If TensorRT gives no engine.
             KeyboardInterrupt: After Ctrl-C, when TensorRT has returned.
         """
+        from trtcalib.trt.callbacks import progress_monitor
+
         stop = stop or Stop()
         started = time.perf_counter()
         config = self._config(calibrator)

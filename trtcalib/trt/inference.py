@@ -16,7 +16,6 @@ from trtcalib.errors import DataError, EngineError
 from trtcalib.manifest import manifest_path, read_engine_manifest
 from trtcalib.onnx_graph import ModelInput
 from trtcalib.trt.buffers import Device, DeviceBuffer
-from trtcalib.trt.callbacks import tensorrt_log
 from trtcalib.trt.require import import_tensorrt, numpy_dtype
 
 __all__ = ["LoadedEngine", "Outputs", "load_engine"]
@@ -50,6 +49,8 @@ def load_engine(path: Path | str) -> Any:
     """
     path = Path(path)
     trt = import_tensorrt()
+    from trtcalib.trt.callbacks import tensorrt_log
+
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -68,6 +69,12 @@ def load_engine(path: Path | str) -> Any:
         if engine is None:
             raise EngineError(path, _refusal(path, str(trt.__version__), log.last_error))
     return engine
+
+
+def _last_error() -> str:
+    from trtcalib.trt.callbacks import tensorrt_log
+
+    return tensorrt_log().last_error or "it gives no reason"
 
 
 def _refusal(path: Path, version: str, said: str) -> str:
@@ -103,7 +110,7 @@ class LoadedEngine:
         self._dtypes = {name: numpy_dtype(name, self._engine.get_tensor_dtype(name)) for name in names}
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise EngineError(self.path, f"TensorRT makes no execution context: {tensorrt_log().last_error}")
+            raise EngineError(self.path, f"TensorRT makes no execution context: {_last_error()}")
         self._buffers: dict[str, DeviceBuffer] = {}
 
     @property
@@ -147,7 +154,7 @@ class LoadedEngine:
             for name, array in arrays.items():
                 self._buffers[name].upload(array)
             if not self._context.execute_async_v3(self._device.stream):
-                raise EngineError(self.path, f"TensorRT cannot run the batch: {tensorrt_log().last_error}")
+                raise EngineError(self.path, f"TensorRT cannot run the batch: {_last_error()}")
             for name, array in results.items():
                 self._buffers[name].download(array)
             self._device.synchronize()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from trtcalib.engine_spec import ShapeRange
 from trtcalib.errors import ModelError, SpecError
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.spec_files import nearest
-from trtcalib.trt.callbacks import TensorRTLog
 from trtcalib.trt.input_profile import InputProfile
 from trtcalib.trt.require import numpy_dtype
+
+if TYPE_CHECKING:
+    from trtcalib.trt.callbacks import TensorRTLog
 
 __all__ = ["calibration_profile", "float_tensors", "has_qdq", "input_shapes", "parse_network"]
 
