@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
@@ -156,6 +156,32 @@ class TestGpu:
     )
     def test_that_does_not_answer(self, machine, smi: object, advice: str) -> None:
         assert part(machine(smi=smi), "NVIDIA GPU") == Part("NVIDIA GPU", "", advice)
+
+    def test_a_jetson_without_nvidia_smi(self, machine, monkeypatch, tmp_path: Path) -> None:
+        release = tmp_path / "nv_tegra_release"
+        release.write_text("# R35 (release), REVISION: 4.1, GCID: 1, BOARD: t186ref\n", encoding="utf-8")
+        monkeypatch.setattr("trtcalib.diagnosis._TEGRA", release)
+        assert part(machine(), "NVIDIA GPU").found.startswith("Jetson (R35 (release), REVISION: 4.1")
+
+
+class TestEngines:
+    EVERYTHING = MappingProxyType({"pycuda": "2024.1", "smi": answer("NVIDIA T4, 7.5, 550.54\n")})
+
+    def test_all_that_they_need(self, machine) -> None:
+        found = jobs(machine(tensorrt="10.9.0", **self.EVERYTHING))
+        for name in ("build", "infer", "engine inspect"):
+            assert found[name] == Job(name, True, "by TensorRT 10.9.0")
+
+    def test_nothing(self, machine) -> None:
+        found = jobs(machine())
+        assert found["build"] == Job("build", False, "needs TensorRT and PyCUDA and NVIDIA GPU")
+        assert found["engine inspect"] == Job("engine inspect", False, "needs TensorRT and NVIDIA GPU")
+
+    def test_tensorrt_11_builds_models_with_qdq(self, machine) -> None:
+        found = jobs(machine(tensorrt="11.4.0", **self.EVERYTHING))
+        limit = ", whose calibrators are gone: models with Q/DQ nodes only"
+        assert found["build"] == Job("build", True, f"by TensorRT 11.4.0{limit}")
+        assert found["infer"] == Job("infer", True, "by TensorRT 11.4.0")
 
 
 def test_pycuda(machine) -> None:

@@ -25,6 +25,9 @@ _SYSTEM_PACKAGES = (
 
 _SMI_SECONDS = 10
 
+_TEGRA = Path("/etc/nv_tegra_release")
+"""What marks a Jetson; its first line names the release of its system."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -60,15 +63,17 @@ def diagnose() -> Diagnosis:
     """Look at this machine."""
     runtime = _runtime()
     tensorrt = _tensorrt()
+    pycuda = _pycuda()
+    gpu = _gpu()
     parts = (
         Part("trtcalib", _installed("trtcalib")),
         Part("Python", f"{platform.python_version()} ({sys.platform}, {platform.machine()}, {default_workers()} CPUs)"),
         runtime,
         tensorrt,
-        _pycuda(),
-        _gpu(),
+        pycuda,
+        gpu,
     )
-    return Diagnosis(parts, _jobs(runtime, tensorrt))
+    return Diagnosis(parts, (*_jobs(runtime, tensorrt), *_engine_jobs(tensorrt, pycuda, gpu)))
 
 
 def _installed(*packages: str) -> str:
@@ -126,6 +131,10 @@ def _pycuda() -> Part:
 def _gpu() -> Part:
     command = shutil.which("nvidia-smi")
     if command is None:
+        if _TEGRA.is_file():  # a Jetson before JetPack 6 has no nvidia-smi
+            return Part(
+                "NVIDIA GPU", f"Jetson ({_TEGRA.read_text(encoding='utf-8', errors='replace')[:60].strip('# ')}...)"
+            )
         return Part("NVIDIA GPU", "", "no nvidia-smi here: no driver, or a Jetson")
     query = [command, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
@@ -153,4 +162,19 @@ def _jobs(runtime: Part, tensorrt: Part) -> tuple[Job, ...]:
         Job("cache show", True, always),
         Job("cache verify", True, "compares digests"),
         Job("trtexec --int8 --calib=OUT.cache", here, f"the caches are read {used}"),
+    )
+
+
+def _engine_jobs(tensorrt: Part, pycuda: Part, gpu: Part) -> tuple[Job, ...]:
+    def job(command: str, *needed: Part, limit: str = "") -> Job:
+        missing = [part.name for part in needed if not part.found]
+        if missing:
+            return Job(command, False, f"needs {' and '.join(missing)}")
+        return Job(command, True, f"by TensorRT {tensorrt.found.split()[-1]}{limit}")
+
+    gone = "" if _reads_caches(tensorrt.found) else ", whose calibrators are gone: models with Q/DQ nodes only"
+    return (
+        job("build", tensorrt, pycuda, gpu, limit=gone),
+        job("infer", tensorrt, pycuda, gpu),
+        job("engine inspect", tensorrt, gpu),
     )
