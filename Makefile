@@ -16,11 +16,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint cov bench lock clean
+.PHONY: help venv demo test test-rig lint cov bench lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(STAMP)-cpu ## an environment with trtcalib and ONNX Runtime for the CPU
 
@@ -29,6 +29,9 @@ demo: $(STAMP)-cpu ## calibrate the embedded sample; results in demo-out/
 
 test: $(STAMP)-cpu,test ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-rig: ## real TensorRT bindings and PyCUDA over simulated libraries (Linux, Python 3.11)
+	LOCKED=$(LOCKED) $(PYTHON) tests/rig/run.py
 
 lint: $(STAMP)-cpu,dev ## style, format, types, layers
 	$(BIN)/ruff check .

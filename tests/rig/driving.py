@@ -1,0 +1,110 @@
+"""What the tests of our calibrators share: a device in host memory, and the calls that TensorRT makes, in its order."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from tests.rig.vtable import CalibratorDriver
+from trtcalib.core.cache import encode_version, format_cache, make_cache
+
+ALGORITHMS = {
+    "EntropyCalibrator": "EntropyCalibration2",
+    "MinMaxCalibrator": "MinMaxCalibration",
+    "PercentileCalibrator": "EntropyCalibration2",
+}
+"""Our calibrators, and the algorithm in the header of the caches that TensorRT takes from each."""
+
+FED = ["EntropyCalibrator", "MinMaxCalibrator"]
+"""Those that are fed batches."""
+
+
+def cache_for(version: str, kind: str = "EntropyCalibrator", **scales: float) -> bytes:
+    """Return a cache as TensorRT of a version would write it for one of our calibrators."""
+    values = {name: np.float32(scale) for name, scale in (scales or {"x": 0.5}).items()}
+    return format_cache(make_cache(values, ".".join(version.split(".")[:3]), ALGORITHMS[kind]))
+
+
+def header_of(version: str, kind: str = "EntropyCalibrator") -> str:
+    """Return the first line of these caches."""
+    return f"TRT-{encode_version('.'.join(version.split('.')[:3]))}-{ALGORITHMS[kind]}"
+
+
+def batches_of(*values: float, name: str = "x", shape: tuple[int, ...] = (2, 3)) -> list[dict[str, np.ndarray]]:
+    """Return one constant float32 batch per value."""
+    return [{name: np.full(shape, value, np.float32)} for value in values]
+
+
+def calibrate(driver: CalibratorDriver, written: bytes, names: Sequence[str] = ("x",)) -> list[list[int]]:
+    """Do what TensorRT does, and return the addresses of each batch.
+
+    It asks for a cache, takes batches until there is none, and hands over its cache, whyever the batches ended.
+    """
+    if driver.read() is not None:
+        return []
+    taken = []
+    while (answer := driver.batch(names))[0]:
+        taken.append(answer[1])
+    driver.write_then_overwrite(written)
+    return taken
+
+
+def on_another_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a thread that ends, and return its result."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@contextlib.contextmanager
+def opened_device() -> Iterator[Any]:
+    """Open the GPU through PyCUDA, and let go of its primary context after, which product code keeps until the process ends."""
+    from trtcalib.trt import buffers
+
+    device = buffers.open_device()
+    try:
+        yield device
+    finally:
+        device.close()
+        atexit.unregister(buffers._give_back)
+        on_another_thread(buffers._give_back, 0)
+
+
+class HostBuffer:
+    """Host memory in place of device memory; nothing is asynchronous."""
+
+    def __init__(self, nbytes: int, as_pointer: Callable[[int], Any]) -> None:
+        self._memory = ctypes.create_string_buffer(nbytes)
+        self.nbytes = nbytes
+        self.pointer = as_pointer(ctypes.addressof(self._memory))
+        self.freed = 0
+
+    def upload(self, array: np.ndarray) -> None:
+        ctypes.memmove(self._memory, array.tobytes(), array.nbytes)
+
+    def free(self) -> None:
+        self.freed += 1
+
+
+class HostDevice:
+    """A device for tests in which CUDA plays no part."""
+
+    def __init__(self, as_pointer: Callable[[int], Any] = int) -> None:
+        self._as_pointer = as_pointer
+        self.buffers: list[HostBuffer] = []
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        yield
+
+    def allocate(self, nbytes: int) -> HostBuffer:
+        self.buffers.append(HostBuffer(nbytes, self._as_pointer))
+        return self.buffers[-1]
+
+    def synchronize(self) -> None:
+        """Do nothing: every upload is done at once."""
