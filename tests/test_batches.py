@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtcalib.batches import DEFAULT_BATCH_SIZE, Batches, Batching, plan_batches
+from trtcalib.batches import DEFAULT_BATCH_SIZE, Batches, Batching, Run, full_batches, plan_batches
 from trtcalib.errors import DataError
 from trtcalib.feeds import Feed, Sample
 
@@ -292,3 +294,133 @@ def test_laws(length, fixed, multiple, max_samples, drop_last, shuffle) -> None:
     assert 0 < per_batch[-1] <= size
     assert batches.last_is_partial == (per_batch[-1] < size)
     assert not (drop_last and batches.last_is_partial)
+
+
+def nothing(run: Run, feed: Feed) -> None:
+    """Accept every feed."""
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("trtcalib")]
+
+
+class Slow(Counter):
+    """Every sample but the first waits for ``go``, and then takes its time."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.go = threading.Event()
+
+    def _load(self, position: int) -> Feed:
+        if position:
+            assert self.go.wait(10)
+            time.sleep(0.005)
+        return super()._load(position)
+
+
+class TestFullBatches:
+    @given(
+        length=st.integers(1, 30),
+        fixed=st.sampled_from([None, 2, 3]),
+        multiple=st.integers(1, 4),
+        max_samples=st.none() | st.integers(1, 40),
+        shuffle=st.none() | st.integers(0, 9),
+        workers=st.integers(1, 4),
+    )
+    def test_are_those_of_a_plain_loop(self, length, fixed, multiple, max_samples, shuffle, workers) -> None:
+        size = multiple * (fixed or 1)
+        batches = plan(length, fixed, batch_size=size, max_samples=max_samples, shuffle=shuffle, drop_last=True)
+        if not batches.samples:
+            return
+        expected = [run.load() for run in batches.runs()]
+        checked = []
+        found = list(full_batches(batches, workers, lambda run, feed: checked.append((run.label, feed["x"][0, 0]))))
+        assert {feed["x"].shape for feed in found} == {(size, 2)}
+        for name in ("x", "y"):
+            np.testing.assert_array_equal(
+                np.concatenate([feed[name] for feed in found]), np.concatenate([feed[name] for feed in expected])
+            )
+        assert checked == [(run.label, run.load()["x"][0, 0]) for run in batches.runs()]
+        assert batches.seen == len(found) * size
+
+    def test_a_check_stands_before_its_batch(self) -> None:
+        batches, checked = plan(6, batch_size=3, drop_last=True), []
+        feeds = full_batches(batches, 2, lambda run, feed: checked.append(run.label))
+        next(feeds)
+        assert checked == ["0", "1", "2"]
+        feeds.close()
+
+    def test_an_error_of_a_loader_comes_when_its_batch_is_due(self) -> None:
+        class Broken(Counter):
+            def _load(self, position: int) -> Feed:
+                if position == 4:
+                    raise DataError(self.name, "is broken", position)
+                return super()._load(position)
+
+        feeds = full_batches(plan_batches(Broken(9), None, Batching(batch_size=3)), 4, nothing)
+        assert next(feeds)["x"].shape == (3, 2)
+        with pytest.raises(DataError, match=r"^counter: sample 4: is broken$"):
+            next(feeds)
+        assert readers() == []
+
+    def test_too_few_samples(self) -> None:
+        with pytest.raises(DataError, match=r"^counter: fewer samples than the 4 that one batch needs$"):
+            list(full_batches(plan(3, batch_size=4, drop_last=True), 2, nothing))
+        assert readers() == []
+
+    @pytest.mark.parametrize("how", ["closed", "check"])
+    def test_who_stops_early_waits_for_no_sample_that_nobody_takes(self, how: str) -> None:
+        source = Slow(100)
+
+        def check(run: Run, feed: Feed) -> None:
+            source.go.set()
+            if how == "check":
+                raise DataError("counter", "does not fit", run.label)
+
+        batches = plan_batches(source, None, Batching(batch_size=1 if how == "closed" else 40))
+        feeds = full_batches(batches, 20 if how == "closed" else 1, check)
+        if how == "closed":
+            next(feeds)
+            feeds.close()
+        else:
+            with pytest.raises(DataError, match=r"^counter: sample 0: does not fit$"):
+                next(feeds)
+        assert readers() == []
+        assert len(source.loaded) < 40  # of 41 that were to be read ahead
+
+    def test_no_more_is_read_ahead_than_two_per_thread_and_a_batch(self) -> None:
+        source = Counter(100)
+        feeds = full_batches(plan_batches(source, None, Batching(batch_size=5)), 2, nothing)
+        next(feeds)
+        time.sleep(0.05)
+        assert len(source.loaded) <= 5 + 5 + 2 * 2
+        feeds.close()
+
+
+class TestDropped:
+    @given(
+        length=st.integers(1, 40),
+        fixed=st.sampled_from([None, 2, 3]),
+        multiple=st.integers(1, 5),
+        max_samples=st.none() | st.integers(1, 130),
+        whole=st.booleans(),
+    )
+    def test_is_what_a_pass_did_not_use_whether_the_size_is_known_or_not(
+        self, length, fixed, multiple, max_samples, whole
+    ) -> None:
+        size = multiple * (fixed or 1)
+        per_sample = fixed if whole and fixed else 1
+        usable = min(length * per_sample, max_samples or length * per_sample) // per_sample * per_sample
+        if usable < size:
+            return
+        for known in (True, False):
+            options = {"batch_size": size, "max_samples": max_samples, "drop_last": True}
+            batches = plan(length, fixed, whole=whole, known=known, **options)
+            list(batches.runs())
+            assert batches.seen == usable - usable % size
+            assert batches.dropped == usable % size
+
+    def test_nothing_is_dropped_where_nothing_may_be(self) -> None:
+        batches = plan(5, batch_size=2)
+        list(batches.runs())
+        assert batches.dropped == 0

@@ -13,6 +13,7 @@ from trtcalib.errors import OutputError
 from trtcalib.files import (
     check_writable,
     make_folder,
+    new_file,
     sample_folder,
     sha256_of,
     sha256_of_bytes,
@@ -90,6 +91,63 @@ class TestAtomicWrites:
         link.symlink_to(target)
         write_files({link: b"new"})
         assert (target.read_bytes(), link.read_bytes()) == (b"old", b"new")
+
+
+class TestNewFile:
+    def test_takes_its_place_when_the_block_ends(self, tmp_path: Path) -> None:
+        path = tmp_path / "x"
+        path.write_bytes(b"old and long")
+        with new_file(path) as file:
+            file.write(b"ne")
+            file.write(b"w")
+            assert path.read_bytes() == b"old and long"
+        assert path.read_bytes() == b"new"
+        assert names(tmp_path) == ["x"]
+
+    @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, MemoryError])
+    def test_vanishes_when_the_block_fails(self, tmp_path: Path, stop: type[BaseException]) -> None:
+        path = tmp_path / "x"
+        path.write_bytes(b"old")
+
+        def block() -> None:
+            with new_file(path) as file:
+                file.write(b"new")
+                raise stop
+
+        with pytest.raises(stop):
+            block()
+        assert path.read_bytes() == b"old"
+        assert names(tmp_path) == ["x"]
+
+    @pytest.mark.parametrize(("module", "where"), [(os, "fsync"), (Path, "replace"), (Path, "open")])
+    def test_a_full_disk_leaves_nothing_behind(self, tmp_path, monkeypatch, module, where: str) -> None:
+        def full(*args: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        path = tmp_path / "x"
+        path.write_bytes(b"old")
+
+        def block() -> None:
+            with new_file(path) as file:
+                file.write(b"new")
+
+        monkeypatch.setattr(module, where, full)
+        with pytest.raises(OutputError) as caught:
+            block()
+        monkeypatch.undo()
+        assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+        assert path.read_bytes() == b"old"
+        assert names(tmp_path) == ["x"]
+
+    @pytest.mark.parametrize("name", ["x" * 255, "\U0001d4b3" * 63, ".hidden"])
+    def test_every_name_that_the_file_system_takes(self, tmp_path: Path, name: str) -> None:
+        with new_file(tmp_path / name) as file:
+            file.write(b"1")
+        assert names(tmp_path) == [name]
+
+    def test_a_path_that_cannot_be_written_is_refused_before_the_block(self, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match=r"does not exist: create it first$"):
+            new_file(tmp_path / "no" / "x").__enter__()
 
 
 def refuse_access(path: object, mode: int) -> bool:

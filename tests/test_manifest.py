@@ -16,7 +16,18 @@ import trtcalib
 import trtcalib.manifest
 from tests.models import DENSE, save_model
 from trtcalib.errors import SpecError
-from trtcalib.manifest import Manifest, environment, manifest_path, portable_path, read_manifest
+from trtcalib.manifest import (
+    CacheFacts,
+    DeviceFacts,
+    EngineManifest,
+    Manifest,
+    ModelFacts,
+    environment,
+    manifest_path,
+    portable_path,
+    read_engine_manifest,
+    read_manifest,
+)
 
 SCHEMA = Path(trtcalib.manifest.__file__).parent / "schemas" / "manifest.schema.json"
 
@@ -45,13 +56,46 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out.cache"
 
 
-class TestSchema:
-    def test_the_file_is_the_models_own_schema(self) -> None:
-        expected = json.dumps(Manifest.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
-        assert SCHEMA.read_text(encoding="utf-8") == expected, f"write this to {SCHEMA.name}"
+ORIGIN_FAULT = "cache.origin: Input should be 'tensorrt', 'trtcalib' or 'reused'"
 
-    def test_is_a_valid_schema(self) -> None:
-        jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
+ENGINE = EngineManifest(
+    engine="m.engine",
+    engine_sha256="1" * 64,
+    engine_bytes=6,
+    tensorrt_version="10.16.1.11",
+    device=DeviceFacts(name="a GPU", compute_capability="8.9", memory=1 << 34, cuda="12.4", driver=None),
+    model=ModelFacts(path="../m.onnx", sha256="2" * 64),
+    explicit_quantization=False,
+    cache=CacheFacts(path="m.cache", sha256="3" * 64, header="TRT-101601-EntropyCalibration2", origin="tensorrt"),
+    data=None,
+    batching=None,
+    recipe={"method": "entropy"},
+    shapes={"x": {"min": (1, 3), "opt": (8, 3), "max": (32, 3)}},
+    settings={"fp16": True, "tf32": None, "workspace": None, "fallback": {}},
+    batches_fed=3,
+    seconds={"calibration": 0.5, "build": 12.0},
+    versions={"python": "3.11.7"},
+    findings=[],
+    messages=["a warning"],
+)
+
+
+class TestSchema:
+    @pytest.mark.parametrize(("name", "model"), [("manifest", Manifest), ("engine-manifest", EngineManifest)])
+    def test_the_file_is_the_models_own_schema(self, name: str, model: type[Manifest | EngineManifest]) -> None:
+        path = SCHEMA.with_name(f"{name}.schema.json")
+        expected = json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+        assert path.read_text(encoding="utf-8") == expected, f"write this to {path.name}"
+        jsonschema.Draft202012Validator.check_schema(json.loads(expected))
+
+    @pytest.mark.parametrize("key", ["engine_sha256", "device", "cache", "shapes", "messages"])
+    def test_an_engines_manifest_fits_its_own_and_needs_every_part(self, key: str) -> None:
+        schema = json.loads(SCHEMA.with_name("engine-manifest.schema.json").read_text(encoding="utf-8"))
+        content = json.loads(ENGINE.model_dump_json())
+        jsonschema.validate(content, schema, jsonschema.Draft202012Validator)
+        del content[key]
+        with pytest.raises(jsonschema.ValidationError, match=f"'{key}' is a required property"):
+            jsonschema.validate(content, schema, jsonschema.Draft202012Validator)
 
     def test_a_real_manifest_fits_it(self, cache: Path) -> None:
         content = json.loads(manifest_path(cache).read_text(encoding="utf-8"))
@@ -132,6 +176,51 @@ class TestReading:
     def test_new_fields_are_ignored(self, cache: Path, tmp_path: Path) -> None:
         content = json.loads(manifest_path(cache).read_text(encoding="utf-8"))
         content["later"] = content["provenance"]["later"] = 1
+        path = tmp_path / "x.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        assert read_manifest(path) == read_manifest(manifest_path(cache))
+
+
+class TestReadingAnEnginesManifest:
+    def fault(self, path: Path) -> str:
+        with pytest.raises(SpecError) as caught:
+            read_engine_manifest(path)
+        return str(caught.value)
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.engine.json"
+        path.write_text(ENGINE.model_dump_json(), encoding="utf-8")
+        assert read_engine_manifest(path) == ENGINE
+
+    def test_missing(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.engine.json"
+        assert self.fault(path) == f"{path}: no such file: an engine that trtcalib wrote has its manifest beside it"
+
+    def test_that_of_a_cache(self, cache: Path) -> None:
+        lines = self.fault(manifest_path(cache)).splitlines()
+        assert f"{manifest_path(cache)}: engine_sha256: Field required" in lines
+
+    @pytest.mark.parametrize(
+        ("key", "value", "fault"),
+        [
+            ("schema_version", 2, "schema_version: Input should be 1"),
+            ("engine_sha256", "abc", "engine_sha256: String should match pattern '^[0-9a-f]{64}$'"),
+            ("settings", [], "settings: Input should be an object"),
+            ("cache", {**ENGINE.cache.model_dump(), "origin": "?"}, ORIGIN_FAULT),
+        ],
+    )
+    def test_faults_name_the_key(self, tmp_path: Path, key: str, value: object, fault: str) -> None:
+        path = tmp_path / "m.engine.json"
+        path.write_text(json.dumps({**json.loads(ENGINE.model_dump_json()), key: value}), encoding="utf-8")
+        assert self.fault(path) == f"{path}: {fault}"
+
+
+class TestWhoCalibrated:
+    def test_a_manifest_from_before_engines_is_the_cpus(self, cache: Path, tmp_path: Path) -> None:
+        content = json.loads(manifest_path(cache).read_text(encoding="utf-8"))
+        assert content.pop("calibrated_by") == "trtcalib"
+        for key in ("device", "shapes", "tf32"):
+            assert content["provenance"].pop(key) is None
         path = tmp_path / "x.json"
         path.write_text(json.dumps(content), encoding="utf-8")
         assert read_manifest(path) == read_manifest(manifest_path(cache))

@@ -170,7 +170,7 @@ class TestPlugins:
             ("method: mean\ntimes: 3", "times: unknown key; expected one of bins, method, options, range"),
             ("method: mean\npercentile: 3", "percentile: unknown key; expected one of bins, method, options, range"),
             ("method: mean\noptions: {a: [1]}", "options.a: found [1], expected true, false, a number or a text"),
-            ("method: mean\noptions: 3", "options: found 3, input should be a valid dictionary"),
+            ("method: mean\noptions: 3", "options: found 3, expected a mapping"),
         ],
     )
     def test_faults(self, tmp_path: Path, plugin: None, text: str, fault: str) -> None:
@@ -273,10 +273,10 @@ class TestDatasets:
         ("text", "fault"),
         [
             ("source: 3", "source: found 3, input should be a valid string"),
-            ("source: a\ninputs: [x]", "inputs: found ['x'], input should be a valid dictionary"),
+            ("source: a\ninputs: [x]", "inputs: found ['x'], expected a mapping"),
             (
                 "source: a\ninputs: {x: 3}",
-                "inputs.x: found 3, input should be a valid dictionary or instance of InputSpec",
+                "inputs.x: found 3, expected a mapping",
             ),
             ("source: a\n1: 2", "1: found 1, keys should be strings"),
             ("- source", "found list, expected a mapping with the keys inputs, labels, source"),

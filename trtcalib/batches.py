@@ -6,8 +6,9 @@ have seen together, because the histogram's range grows from batch to batch.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -105,8 +106,12 @@ class Batches:
         size = self.source.size()
         if size is None:
             return None
-        total = size * (self._samples_per_run // self._rows_per_run)
-        return total if self.batching.max_samples is None else min(total, self.batching.max_samples)
+        per_sample = self._samples_per_run // self._rows_per_run
+        total = size * per_sample
+        if self.batching.max_samples is None:
+            return total
+        # A whole feed is used whole or not at all.
+        return min(total, self.batching.max_samples - self.batching.max_samples % per_sample)
 
     @property
     def last_is_partial(self) -> bool:
@@ -203,9 +208,13 @@ def full_batches(batches: Batches, workers: int, check: Callable[[Run, Feed], No
     Raises:
         DataError: If the samples cannot be read.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="trtcalib") as pool:
-        # Twice the threads, and a batch: the next one is read while TensorRT works on this one.
-        loaded = in_order(pool, lambda run: run.load(), batches.runs(), 2 * workers + batches.batch_size)
+    # Twice the threads, and a batch: the next one is read while TensorRT works on this one.
+    ahead = 2 * workers + batches.batch_size
+    with (
+        ThreadPoolExecutor(workers, thread_name_prefix="trtcalib") as pool,
+        # Closed before the pool, which would wait for samples that nobody takes any more.
+        contextlib.closing(in_order(pool, lambda run: run.load(), batches.runs(), ahead)) as loaded,
+    ):
         for _, group in groupby(loaded, key=lambda pair: pair[0].batch):
             feeds = []
             for run, feed in group:
@@ -216,7 +225,7 @@ def full_batches(batches: Batches, workers: int, check: Callable[[Run, Feed], No
 
 def in_order(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterator[Item], window: int
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result], None, None]:
     """Yield each item with its result in the order of the items; at most ``window`` are under way or waiting.
 
     The pool's threads take items in order, so that each thread sees its own items in increasing order.

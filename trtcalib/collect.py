@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.batches import Batches, Run
@@ -26,7 +27,7 @@ from trtcalib.passes import Collection, Passes, Progress
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["SESSION_OPTIONS", "Collection", "available_providers", "collect", "default_workers"]
+__all__ = ["SESSION_OPTIONS", "Collection", "available_providers", "collect", "collect_maxima", "default_workers"]
 
 SESSION_OPTIONS: dict[str, str | int] = {
     "provider": "CPUExecutionProvider",
@@ -91,6 +92,22 @@ def collect(
         late=found.late,
         unseen=frozenset(names) - histograms.keys(),
     )
+
+
+def collect_maxima(
+    graph: ModelGraph, batches: Batches, *, workers: int | None = None, progress: Progress | None = None
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the names of the tensors that depend on the data, and their largest magnitude in each batch.
+
+    Returns:
+        Names, and float32 ``[batches, tensors]``.
+
+    Raises:
+        TrtcalibError: As :func:`collect`.
+    """
+    observer = _Observer(graph, [t for t in own_histograms(graph) if t.kind != "constant"], batches.source.name)
+    passes = Passes(observer, batches, BINS, workers or default_workers(), progress)
+    return observer.names, passes.sample_maxima()
 
 
 def _constant_histograms(graph: ModelGraph, wanted: set[str], bins: int) -> dict[str, tuple[Histogram, int]]:

@@ -21,6 +21,7 @@ from trtcalib.engine_spec import EngineSpec
 from trtcalib.errors import CacheMismatchError, DataError, ModelError, SpecError
 from trtcalib.feeds import DataSource, Feed
 from trtcalib.files import check_writable, write_files
+from trtcalib.findings import skipped_findings
 from trtcalib.manifest import (
     DeviceFacts,
     EngineManifest,
@@ -243,6 +244,7 @@ class _Job:
                     f"{batches.dropped} samples at the end were left out: they fill no batch of {batches.batch_size}, and "
                     "TensorRT takes full batches only",
                 )
+            self._findings += skipped_findings(batches)
             manifest = cache_manifest(
                 CalibrationFacts(
                     model=model_facts(self._graph),
@@ -255,7 +257,8 @@ class _Job:
                 ),
                 self._cache,
                 content,
-                self._findings,
+                # What stood there before says nothing of this cache, whose manifest is the same from run to run.
+                [finding for finding in self._findings if finding.code != "cache-not-reused"],
             )
             return Calibrated(
                 cache=content,

@@ -83,7 +83,9 @@ def run_engine(
     """
     from trtcalib.trt.buffers import open_device
     from trtcalib.trt.inference import LoadedEngine
+    from trtcalib.trt.require import import_tensorrt
 
+    import_tensorrt()  # the first thing that people miss is the first that is told
     with contextlib.closing(open_device()) as device, LoadedEngine(engine, device) as loaded:
         source = open_source(data, loaded.inputs)
         firsts = {i.shape[0] for i in loaded.inputs if i.shape}

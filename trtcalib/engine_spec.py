@@ -26,6 +26,7 @@ __all__ = [
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)")
 _LARGEST_SIZE = 2**50
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 Axis = Annotated[int, Field(ge=1, le=2**31 - 1)]
 FallbackPrecision = Literal["fp16", "fp32"]
@@ -67,7 +68,7 @@ class BuilderSettings(_Spec):
 
     fp16: bool = False
     tf32: bool | None = None
-    workspace: int | str | None = None
+    workspace: Annotated[int, Field(strict=True)] | str | None = None
     timing_cache: str | None = None
     fallback: dict[FallbackPrecision, tuple[str, ...]] = Field(default_factory=dict)
 
@@ -127,6 +128,11 @@ def load_engine_spec(path: Path | str) -> EngineSpec:
     path = Path(path)
     spec = validate(TypeAdapter(EngineSpec), read_yaml(path), path, _WORDING)
     folder = path.parent
+    if spec.data is not None and _FUNCTION.fullmatch(spec.data) and not (folder / spec.data).exists():
+        # In the current folder it would read as module:function, and elsewhere as a file.
+        raise SpecError(
+            path, (f"data: {spec.data!r} does not exist beside this file; a YAML file cannot name code to run",)
+        )
 
     def beside(name: str | None) -> str | None:
         return None if name is None else str(folder / name)
@@ -167,10 +173,10 @@ def parse_size(text: int | str) -> int:
     match = _SIZE.fullmatch(str(text).strip())
     if match is None or match[2].lower() not in _UNITS:
         raise ValueError(f"{text!r} is no size such as 4GiB, 512MiB or a number of bytes")
-    size = int(float(match[1]) * _UNITS[match[2].lower()])
-    if not 0 < size <= _LARGEST_SIZE:
+    size = float(match[1]) * _UNITS[match[2].lower()]
+    if not 1 <= size <= _LARGEST_SIZE:
         raise ValueError(f"{text!r} is not between 1 byte and 1024 TiB")
-    return size
+    return int(size)
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -183,7 +189,7 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, dict[str, tuple[int, ...]]]:
     for text in texts:
         # Tensor names may hold ':' themselves; shapes never do.
         name, _, listed = text.rpartition(":")
-        shapes = [re.fullmatch(r"[0-9]+(x[0-9]+)*", shape.strip()) for shape in listed.split(",")]
+        shapes = [re.fullmatch(r"[0-9]{1,10}(x[0-9]{1,10})*", shape.strip()) for shape in listed.split(",")]
         if not name or len(shapes) not in (1, 3) or not all(shapes):
             raise SpecError(
                 "--shapes",

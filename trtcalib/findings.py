@@ -12,7 +12,7 @@ from trtcalib.manifest import Finding
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Collection
 
-__all__ = ["CODES", "data_findings", "scale_findings"]
+__all__ = ["CODES", "data_findings", "scale_findings", "skipped_findings"]
 
 CODES = {
     "infinite-values": "infinite values were left out of a tensor's histogram",
@@ -69,10 +69,7 @@ def _source_findings(graph: ModelGraph, batches: Batches, collection: Collection
             code="partial-last-batch",
             message=f"{batches.left_out} samples at the end were left out: they do not fill the model's fixed batch",
         )
-    skipped: Sequence[str] = getattr(batches.source, "skipped", ())
-    if skipped:
-        names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")  # noqa: PLR2004 - enough to find them
-        yield Finding(code="skipped-images", message=f"{len(skipped)} images could not be decoded: {names}")
+    yield from skipped_findings(batches)
     if graph.in_subgraphs:
         yield Finding(
             code="tensors-in-subgraphs",
@@ -82,6 +79,14 @@ def _source_findings(graph: ModelGraph, batches: Batches, collection: Collection
         yield Finding(
             code="unseen-tensor", tensor=name, message=f"{name!r} held no values in any sample; it gets no scale"
         )
+
+
+def skipped_findings(batches: Batches) -> Iterator[Finding]:
+    """Yield what the source left out."""
+    skipped: Sequence[str] = getattr(batches.source, "skipped", ())
+    if skipped:
+        names = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")  # noqa: PLR2004 - enough to find them
+        yield Finding(code="skipped-images", message=f"{len(skipped)} images could not be decoded: {names}")
 
 
 def scale_findings(scales: Mapping[str, np.float32]) -> Iterator[Finding]:

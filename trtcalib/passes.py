@@ -82,8 +82,7 @@ class Passes:
 
     def planned(self, policy: str) -> Collection:
         """Collect under a policy that needs all maxima first: one pass for them, one to count."""
-        maxima = self._maxima(batches=None)
-        table = np.stack(maxima)
+        table = self.sample_maxima()
         plans = []
         for t, name in enumerate(self._names):
             try:
@@ -98,9 +97,13 @@ class Passes:
             return tallies[-1]
 
         self._pass(make, ledger)
-        self._check_same(maxima, ledger.batch_maxima)
+        self._check_same(list(table), ledger.batch_maxima)
         found = [planned_histogram(plan, t, tallies) for t, plan in enumerate(plans)]
         return self._collection(found, ledger, [])
+
+    def sample_maxima(self) -> NDArray[np.float32]:
+        """Return the largest finite magnitude of every tensor in every batch, ``[batches, tensors]``."""
+        return np.stack(self._maxima(batches=None))
 
     def _maxima(self, batches: int | None) -> list[NDArray[np.float32]]:
         """Return the maxima per batch."""

@@ -107,6 +107,7 @@ def _choice_differences(manifest: Manifest, wanted: Wanted) -> Iterator[str]:
         "batch size": (was.batch_size, wanted.batches.batch_size),
         "max_samples": (was.max_samples, batching.max_samples),
         "shuffle": (was.shuffle, batching.shuffle),
+        "drop_last": (was.drop_last, batching.drop_last),
         "skip_bad_images": (was.skip_bad_images, wanted.skip_bad_images),
     }
     if wanted.shapes is not None:

@@ -89,6 +89,8 @@ def _fault(error: ErrorDetails, content: Mapping[Any, Any], wording: Wording) ->
         return f"{key}: found {brief(value)}, expected {wording.expected[str(named)]}"
     if absent:
         return f"{key}: this key is missing"
+    if kind in ("model_type", "dict_type"):
+        return f"{key}: found {brief(found)}, expected a mapping"
     if kind == "value_error":
         return f"{key}: {error['ctx']['error']}"
     message = str(error["msg"])

@@ -97,8 +97,8 @@ def _check_data(manifest: Manifest, model: Path, data: str | None, *, allow_code
 
 
 def _check_versions(manifest: Manifest) -> list[Check]:
-    versions, cpu = environment()
     then = manifest.provenance.versions
+    versions, cpu = environment(tuple(name for name in then if name != "python"))
     checks = [
         Check(
             name,

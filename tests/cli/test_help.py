@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from tests.cli.helpers import NET, normal, plain, python, save_model
+from tests.trt.fakes import hide
 
 COMMANDS = ["", "calibrate", "solve", "plot", "cache show", "cache verify", "doctor", "demo"]
+
+WITH_TENSORRT = ["build", "infer", "engine inspect"]
+"""What needs TensorRT; tests/rig and tests/gpu run it."""
 
 HEAVY = ("onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "numba", "matplotlib", "torch", "onnx")
 
@@ -24,7 +28,7 @@ def example(text):
     return re.search(r"Example: trtcalib (.*)", plain(text))[1]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + WITH_TENSORRT)
 def test_every_command_shows_an_example(done, command):
     result = done(*command.split(), "--help")
     assert example(result.out).startswith(command)
@@ -40,6 +44,16 @@ def test_the_examples_run_as_they_stand(done, folder):
         if command != "demo":  # test_demo.py runs it
             assert done(*shlex.split(text)).err == ""
     assert {"model.cache", "model-minmax.cache", "relu1.png"} <= {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("command", WITH_TENSORRT)
+def test_the_examples_that_need_tensorrt_lack_nothing_else(done, refused, folder, monkeypatch, command):
+    hide(monkeypatch)
+    save_model(folder / "model.onnx", NET)
+    np.savez(folder / "images.npz", images=normal(32, 4))
+    (folder / "model.engine").touch()
+    text = example(done(*command.split(), "--help").out)
+    assert "the package 'tensorrt' is missing" in refused(*shlex.split(text), code=3)
 
 
 def test_no_arguments_show_the_help(cli):

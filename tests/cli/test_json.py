@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
+from tests.trt.fakes import installed, tensorrt
+
 CALIBRATE = ["calibrate", "model.onnx", "--data", "data.npy", "-o", "out.cache"]
 
 SCHEMAS = Path(__file__).parents[2] / "trtcalib" / "schemas"
+
+
+def read(schema: str) -> dict[str, Any]:
+    contract = json.loads((SCHEMAS / f"{schema}.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(contract)
+    return contract
 
 
 @pytest.mark.parametrize(
@@ -26,17 +35,58 @@ SCHEMAS = Path(__file__).parents[2] / "trtcalib" / "schemas"
 def test_json_output_fits_its_schema(done, net: Path, schema: str, command: list[str]) -> None:
     done(*CALIBRATE)
     printed = json.loads(done(*command).out)
-    contract = json.loads((SCHEMAS / f"{schema}.schema.json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator.check_schema(contract)
+    contract = read(schema)
     jsonschema.validate(printed, contract, jsonschema.Draft202012Validator)
     printed.pop("schema_version")
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(printed if schema != "manifest" else [], contract, jsonschema.Draft202012Validator)
 
 
+class TestWhatNeedsTensorRT:
+    """The values that the commands print; printing them needs TensorRT."""
+
+    def check(self, schema: str, printed: dict[str, Any], broken: dict[str, Any]) -> None:
+        contract = read(schema)
+        printed = json.loads(json.dumps(printed))
+        jsonschema.validate(printed, contract, jsonschema.Draft202012Validator)
+        for key in printed:
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate({k: v for k, v in printed.items() if k != key}, contract)
+        for key, value in broken.items():
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate({**printed, key: value}, contract)
+        assert contract["properties"].keys() == printed.keys()
+
+    def test_infer(self) -> None:
+        from trtcalib.engine_run import Timing
+
+        timing = Timing(
+            samples=5, batches=3, batch_size=2, p50_ms=1.5, p90_ms=2.0, p99_ms=2.5, samples_per_second=9.5, left_out=0
+        )
+        self.check("infer", timing.as_json(), {"samples": 0, "p50_ms": "1.5", "left_out": None, "schema_version": 2})
+
+    def test_engine_inspect(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with installed(tensorrt(), monkeypatch):
+            from trtcalib.trt.inspection import EngineLayer, Inspection
+
+        layers = (
+            EngineLayer(name="conv1", type="CaskConvolution", precision="INT8", formats=("Int8",), tensors=("x",)),
+            EngineLayer(name="fc", type="unknown", precision="unknown", reason="asked for by fallback"),
+        )
+        found = Inspection(path="x.engine", tensorrt_version="10.16.1.11", detailed=True, layers=layers)
+        printed = found.as_json()
+        self.check("engine-inspect", printed, {"counts": {"INT8": 0}, "layers": [{}], "detailed": "yes"})
+        contract = read("engine-inspect")["properties"]["layers"]["items"]
+        assert contract["properties"].keys() == set(contract["required"]) == printed["layers"][0].keys()
+
+
 def test_every_schema_is_checked_here() -> None:
+    """That of an engine's manifest, which `build --json` prints, in tests/test_manifest.py and tests/test_engine_facts.py."""
     assert {file.name.removesuffix(".schema.json") for file in SCHEMAS.iterdir()} == {
         "manifest",
+        "engine-manifest",
+        "engine-inspect",
+        "infer",
         "cache-show",
         "cache-verify",
         "doctor",

@@ -117,6 +117,7 @@ def build(
     """Build an INT8 engine with TensorRT: 8.6 to 10.16 through calibrators, 11 from a model with Q/DQ nodes."""
     from trtcalib.engine_build import build_engine
     from trtcalib.engine_spec import parse_fallback, parse_shapes
+    from trtcalib.files import check_writable
     from trtcalib.manifest import manifest_path
 
     options.check_fail_on(fail_on)
@@ -140,22 +141,24 @@ def build(
     if spec.output is None:
         raise typer.BadParameter("say where the engine goes: -o OUT.engine", param_hint="--output")
     engine = Path(spec.output)
-    beside = cache or engine.with_suffix(".cache")
-    stored = spec.builder.timing_cache
-    options.check_results(
-        [engine, manifest_path(engine), beside, manifest_path(beside), None if stored is None else Path(stored)],
-        [spec.model, spec.data, spec.calibrator, target],
-    )
-    with _progress_bars() as progress:
-        result = build_engine(
-            spec,
-            cache=beside,
-            reuse_cache=reuse_cache,
-            skip_bad_images=skip_bad_images,
-            workers=workers,
-            progress=progress,
+    with _folder_of(engine) if output is None else contextlib.nullcontext():
+        check_writable(engine)  # a folder has no name to put another suffix on
+        beside = cache or engine.with_suffix(".cache")
+        stored = spec.builder.timing_cache
+        options.check_results(
+            [engine, manifest_path(engine), beside, manifest_path(beside), None if stored is None else Path(stored)],
+            [spec.model, spec.data, spec.calibrator, target],
         )
-    result.write()
+        with _progress_bars() as progress:
+            result = build_engine(
+                spec,
+                cache=beside,
+                reuse_cache=reuse_cache,
+                skip_bad_images=skip_bad_images,
+                workers=workers,
+                progress=progress,
+            )
+        result.write()
     _report(result.manifest, engine, beside, json=json)
     if options.is_fatal(result.manifest.findings, fail_on):
         raise typer.Exit(1)
@@ -164,14 +167,27 @@ def build(
 def _spec(target: Path, given: dict[str, Any], builder: dict[str, Any]) -> EngineSpec:
     """Return the spec in a file, or of a model, with what the options say."""
     from trtcalib.engine_spec import EngineSpec, change_spec, load_engine_spec
-    from trtcalib.files import make_folder
 
     is_spec = target.suffix in (".yaml", ".yml")
     spec = load_engine_spec(target) if is_spec else EngineSpec(model=str(target))
-    changed = change_spec(spec, given, builder)
-    if is_spec and given["output"] is None and changed.output is not None:
-        make_folder(Path(changed.output).parent)  # engines/out/ is not in the repository
-    return changed
+    return change_spec(spec, given, builder)
+
+
+@contextlib.contextmanager
+def _folder_of(engine: Path) -> Iterator[None]:
+    """Make the folder that a spec's engine goes to, engines/out/ for instance; an empty one does not outlive a failure."""
+    from trtcalib.files import make_folder
+
+    new = not engine.parent.exists()
+    if new:
+        make_folder(engine.parent)
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):
+                engine.parent.rmdir()
+        raise
 
 
 def _report(manifest: EngineManifest, engine: Path, cache: Path, *, json: bool) -> None:
@@ -206,6 +222,7 @@ def _progress_bars() -> Iterator[BuildProgress | None]:
         def move(phase: str, done: int, total: int | None) -> None:
             if phase not in tasks:
                 tasks[phase] = bars.add_task(Text(phase[:60]).plain, total=total)
-            bars.update(tasks[phase], completed=done, total=total)
+            # TensorRT tells dozens of phases; the finished ones make room.
+            bars.update(tasks[phase], completed=done, total=total, visible=total is None or done < total)
 
         yield move

@@ -108,7 +108,11 @@ class EngineBuilder:
 
         stop = stop or Stop()
         started = time.perf_counter()
-        config = self._config(calibrator)
+        with warnings.catch_warnings():
+            # From 10.1 on everything around calibrators warns. Under -W error the bindings raise a SystemError for one setting and
+            # lose another without a word.
+            warnings.simplefilter("ignore")
+            config = self._config(calibrator)
         failed: Callable[[], bool] = (lambda: False) if calibrator is None else (lambda: calibrator.feeder.failed)
         monitor = progress_monitor(progress, stop, failed)
         if monitor is not None:
@@ -188,8 +192,9 @@ class EngineBuilder:
             if not config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False):
                 logger.warning("TensorRT does not take the timing cache %s: it is of another version or GPU", stored)
         self._set_fallback(config)
-        if any(-1 in tuple(self._network.get_input(i).shape) for i in range(self._network.num_inputs)):
-            config.add_optimization_profile(self._optimization_profile(self.shapes))
+        is_free = any(-1 in tuple(self._network.get_input(i).shape) for i in range(self._network.num_inputs))
+        if is_free and config.add_optimization_profile(self._optimization_profile(self.shapes)) < 0:
+            raise EngineError(self._graph.path, f"TensorRT does not take the shapes: {self._log.last_error}")
         if calibrator is not None:
             self._set_calibrator(config, calibrator)
         return config
@@ -206,13 +211,10 @@ class EngineBuilder:
                     layer.precision = trt.float16 if precision == "fp16" else trt.float32
 
     def _set_calibrator(self, config: Any, calibrator: Any) -> None:
-        with warnings.catch_warnings():
-            # From 10.1 on these warn; under -W error the bindings turn that into a SystemError.
-            warnings.simplefilter("ignore")
-            config.int8_calibrator = calibrator
-            if config.num_optimization_profiles:
-                fixed = {name: ShapeRange(min=s, opt=s, max=s) for name, s in self.profile.shapes.items()}
-                config.set_calibration_profile(self._optimization_profile(fixed))
+        config.int8_calibrator = calibrator
+        if config.num_optimization_profiles:
+            fixed = {name: ShapeRange(min=s, opt=s, max=s) for name, s in self.profile.shapes.items()}
+            config.set_calibration_profile(self._optimization_profile(fixed))
 
     def _optimization_profile(self, shapes: Mapping[str, ShapeRange]) -> Any:
         profile = self._builder.create_optimization_profile()

@@ -5,6 +5,7 @@ Each quirk that is guarded here was seen on the real bindings of 8.6.1, 10.0.1, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ __all__ = ["Batch", "BatchFeeder", "check_cache_header"]
 logger = logging.getLogger(__name__)
 
 Batch = Mapping[str, NDArray[Any]]
+
+_END: Any = object()
+"""Not ``None``: a generator that yields ``None`` by mistake has not come to its end."""
 
 
 class BatchFeeder:
@@ -82,7 +86,8 @@ class BatchFeeder:
         """Keep an error that must not cross C++; the first one stays."""
         if self._error is None:
             self._error = error
-            logger.error("calibration stopped after %d batches: %s", self.batches_fed, _said(error))
+            with contextlib.suppress(BaseException):  # a log handler may raise too
+                logger.error("calibration stopped after %d batches: %s", self.batches_fed, _said(error))
 
     def next_pointers(self, names: Sequence[str]) -> list[int] | None:
         """Upload the next batch and return one device address per name, in the order of the names.
@@ -112,6 +117,7 @@ class BatchFeeder:
             self.hold(error)
             return None
         self.answered = bytes(content)
+        self._asked = False  # in a second build with this calibrator: whether TensorRT asks although it was answered
         return self.answered
 
     def write_cache(self, cache: Any) -> None:
@@ -188,8 +194,8 @@ class BatchFeeder:
             self._started = time.perf_counter()
         if self.answered is not None:
             return None
-        batch = next(self._batches, None)
-        if batch is None:
+        batch = next(self._batches, _END)
+        if batch is _END:
             self._ended = True
             return None
         missing = [name for name in names if name not in batch or name not in self.profile.shapes]
@@ -202,12 +208,14 @@ class BatchFeeder:
             raise CalibrationError("no device was given to put batches on")
         arrays = {name: self.profile.prepare(name, batch[name]) for name in names}
         with self._device.current():
-            for name, array in arrays.items():
-                if name not in self._buffers:
-                    self._buffers[name] = self._device.allocate(max(self.profile.nbytes(name), 1))
-                self._buffers[name].upload(array)
-            # TensorRT reads on a stream of its own as soon as this returns.
-            self._device.synchronize()
+            try:
+                for name, array in arrays.items():
+                    if name not in self._buffers:
+                        self._buffers[name] = self._device.allocate(max(self.profile.nbytes(name), 1))
+                    self._buffers[name].upload(array)
+            finally:
+                # TensorRT reads on a stream of its own as soon as this returns; after a failure, what is copied is freed.
+                self._device.synchronize()
         pointers = [int(self._buffers[name].pointer) for name in names]
         if not all(pointers):
             raise CalibrationError(f"a device buffer has no address ({dict(zip(names, pointers, strict=True))})")
@@ -251,5 +259,8 @@ def check_cache_header(content: bytes, header: str, path: Path | None = None) ->
 
 
 def _said(error: BaseException) -> str:
-    text = str(error) if isinstance(error, TrtcalibError) else f"{type(error).__name__}: {error}"
-    return text.rstrip(": ")
+    try:
+        text = str(error)
+    except Exception:  # somebody else's __str__
+        text = ""
+    return text if isinstance(error, TrtcalibError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections import Counter
@@ -88,7 +89,7 @@ def inspect_engine(path: Path | str) -> Inspection:
     try:
         content = json.loads(text)
         layers = parse_layers(content["Layers"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(path, "TensorRT's engine inspector told nothing that can be read") from error
     manifest = read_engine_manifest(manifest_path(path)) if manifest_path(path).is_file() else None
     return Inspection(
@@ -119,20 +120,31 @@ def _named(name: str) -> EngineLayer:
 
 
 def _layer(item: Mapping[str, Any]) -> EngineLayer:
-    ends = [end for key in ("Inputs", "Outputs") for end in item.get(key) or ()]
+    ends = [end for key in ("Inputs", "Outputs") for end in _listed(item.get(key)) if isinstance(end, Mapping)]
     formats = tuple(_format(end) for end in ends)
     return EngineLayer(
         name=str(item.get("Name", "")),
         type=str(item.get("LayerType", "unknown")),
-        precision=next((found for text in formats if (found := _precision(text))), "unknown"),
+        precision=next((found for text in (*formats, *_hints(item)) if (found := _precision(text))), "unknown"),
         formats=formats,
         tensors=tuple(str(end.get("Name", "")) for end in ends),
     )
 
 
+def _hints(item: Mapping[str, Any]) -> list[str]:
+    """Return what else names a type where TensorRT gives no formats: the weights, and a tactic such as ``..._i8i8_i8i32_...``."""
+    weights = item.get("Weights")
+    kind = str(weights.get("Type", "")) if isinstance(weights, Mapping) else ""
+    return [kind, "Int8" if re.search(r"(?<![a-z0-9])i8i8(?![a-z0-9])", str(item.get("TacticName", ""))) else ""]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _format(end: Mapping[str, Any]) -> str:
     """Return how an input or output is stored; the key differs from version to version."""
-    keys = ("Format/Datatype", "Datatype", "Format")
+    keys = ("Format/Datatype", "Format/DataType", "Datatype", "DataType", "Format")
     return ", ".join(str(end[key]) for key in keys if key in end)
 
 
@@ -167,8 +179,9 @@ def _with_reason(layer: EngineLayer, manifest: EngineManifest | None) -> EngineL
     if layer.precision not in ("FP32", "FP16", "BF16") or layer.type in _ONLY_MOVES or manifest is None:
         return layer
     parts = [part.strip() for part in re.split(r"\s*\+\s*|\s*\|\|\s*", layer.name)]
-    asked = {name for names in manifest.settings.get("fallback", {}).values() for name in names}
-    if asked & set(parts):
+    fallback = manifest.settings.get("fallback")
+    patterns = [str(p) for listed in fallback.values() for p in _listed(listed)] if isinstance(fallback, dict) else []
+    if any(part == pattern or fnmatch.fnmatchcase(part, pattern) for part in parts for pattern in patterns):
         reason = "asked for by fallback"
     else:
         names = {name for name in (*layer.tensors, *parts) if name}
@@ -177,4 +190,6 @@ def _with_reason(layer: EngineLayer, manifest: EngineManifest | None) -> EngineL
 
 
 def _mentions(message: str, name: str) -> bool:
-    return re.search(rf"(?<![\w/.]){re.escape(name)}(?![\w/])", message) is not None
+    """Whether a message is about a tensor or layer of this name; the bare word may be anything."""
+    before = r"(?:^|:\s+|\b(?:tensor|layer|node)s?\s+|[\['\"(])"
+    return re.search(rf"{before}{re.escape(name)}(?![\w/])", message, re.IGNORECASE) is not None

@@ -40,6 +40,10 @@ def import_tensorrt() -> Any:
         raise MissingPackageError("tensorrt", reason) from error
     except OSError as error:  # its own loader dlopens the libraries
         raise MissingPackageError("tensorrt", f"it is installed and cannot be loaded: {error}") from error
+    if not hasattr(tensorrt, "__version__"):
+        where = ", ".join(map(repr, getattr(tensorrt, "__path__", ())))
+        reason = f"what Python finds under that name is something else ({where or 'a module without a version'})"
+        raise MissingPackageError("tensorrt", reason)
     if _numbers(tensorrt.__version__) < OLDEST:
         raise InstalledTensorRTError(tensorrt.__version__, "is installed and too old: trtcalib needs 8.6 or later")
     return tensorrt
@@ -120,7 +124,7 @@ def import_pycuda() -> ModuleType:
 def _driver_fault(text: str) -> str:
     if "no CUDA-capable device" in text or "no device" in text:
         return f"the NVIDIA driver sees no GPU ({text}): check nvidia-smi, CUDA_VISIBLE_DEVICES and --gpus"
-    if "insufficient" in text or "mismatch" in text or "too old" in text:
+    if "insufficient" in text or "unsupported display driver" in text or "mismatch" in text:
         return f"the NVIDIA driver is too old for this CUDA ({text}): update the driver, or take an older CUDA and TensorRT"
     return f"the NVIDIA driver cannot be used: {text}"
 
