@@ -15,14 +15,16 @@ import numpy as np
 from trtcalib.batches import Batches, Batching, Run, full_batches, plan_batches
 from trtcalib.calibration import calibrate
 from trtcalib.collect import default_workers
-from trtcalib.core.cache import encode_version
+from trtcalib.core.cache import encode_version, parse_cache
+from trtcalib.crosscheck import crosscheck, reference
 from trtcalib.engine_facts import Calibrated, CalibrationFacts, cache_manifest, engine_manifest, uncovered_findings
 from trtcalib.engine_spec import EngineSpec
-from trtcalib.errors import CacheMismatchError, DataError, ModelError, SpecError
+from trtcalib.errors import CacheMismatchError, DataError, ModelError, SpecError, TrtcalibError
 from trtcalib.feeds import DataSource, Feed
 from trtcalib.files import check_writable, write_files
 from trtcalib.findings import skipped_findings
 from trtcalib.manifest import (
+    CrosscheckFacts,
     DeviceFacts,
     EngineManifest,
     Finding,
@@ -75,12 +77,13 @@ def calibrated_by_tensorrt(recipe: Recipe) -> bool:
     return recipe in (EntropyRecipe(method="entropy"), MinMaxRecipe(method="minmax"))
 
 
-def build_engine(
+def build_engine(  # noqa: PLR0913 - the public call names every choice
     spec: EngineSpec,
     *,
     cache: Path | str | None = None,
     reuse_cache: bool = False,
     skip_bad_images: bool = False,
+    wants_crosscheck: bool = True,
     workers: int | None = None,
     progress: BuildProgress | None = None,
 ) -> EngineFiles:
@@ -92,6 +95,7 @@ def build_engine(
             that it was made from the same model, data, recipe, shapes and TensorRT.
         reuse_cache: Use that cache whatever its manifest says.
         skip_bad_images: Leave out images that cannot be decoded.
+        wants_crosscheck: Compare what TensorRT calibrates with our reference, a run on the CPU.
         workers: Threads that read samples.
         progress: Called with (phase, steps done, steps in all or ``None``).
 
@@ -105,6 +109,7 @@ def build_engine(
         spec,
         Path(cache) if cache is not None else Path(spec.output).with_suffix(".cache"),
         skip_bad_images=skip_bad_images,
+        wants_crosscheck=wants_crosscheck,
         workers=workers or default_workers(),
         progress=progress,
     )
@@ -115,7 +120,14 @@ class _Job:
     """One build: what was asked for, and the findings so far."""
 
     def __init__(
-        self, spec: EngineSpec, cache: Path, *, skip_bad_images: bool, workers: int, progress: BuildProgress | None
+        self,
+        spec: EngineSpec,
+        cache: Path,
+        *,
+        skip_bad_images: bool,
+        wants_crosscheck: bool,
+        workers: int,
+        progress: BuildProgress | None,
     ) -> None:
         self._spec = spec
         self._recipe = load_recipe(spec.calibrator)
@@ -123,6 +135,7 @@ class _Job:
         self._engine = Path(str(spec.output))
         self._cache = cache
         self._skip_bad_images = skip_bad_images
+        self._wants_crosscheck = wants_crosscheck
         self._workers = workers
         self._progress = progress
         self._findings: list[Finding] = []
@@ -266,9 +279,47 @@ class _Job:
                 manifest=manifest,
                 batches_fed=feeder.batches_fed,
                 seconds=feeder.seconds,
+                crosscheck=self._crosscheck(content, batches) if self._wants_crosscheck else None,
             )
 
         return calibrator, finish
+
+    def _crosscheck(self, content: bytes, batches: Batches) -> CrosscheckFacts | None:
+        """Compare what TensorRT wrote with our reference; an engine that was built is not lost to a fault here."""
+        cache = parse_cache(content)
+
+        def tell(done: int, total: int | None) -> None:
+            if self._progress is not None:
+                self._progress("cross-checking on the CPU", done, total)
+
+        try:
+            ours = reference(
+                cache,
+                self._graph.path,
+                self._spec.data,
+                batches.batching,
+                skip_bad_images=self._skip_bad_images,
+                workers=self._workers,
+                progress=tell,
+            )
+            result = crosscheck(cache, ours)
+        except TrtcalibError as error:
+            self._find("crosscheck-skipped", f"TensorRT's cache was not compared with our reference: {error}")
+            return None
+        if not result.passed:
+            self._find(
+                "crosscheck-disagrees",
+                f"only {result.agreement:.1%} of {len(result.shared)} tensors agree with our reference: run trtcalib crosscheck "
+                f"{self._cache} for each; {' '.join(result.notes)}".rstrip("; "),
+            )
+        return CrosscheckFacts(
+            method=result.method,
+            tensors=len(result.shared),
+            agreement=result.agreement,
+            passed=result.passed,
+            counts=result.counts,
+            notes=list(result.notes),
+        )
 
     def _feeds(self, builder: EngineBuilder, batches: Batches) -> Iterator[Feed]:
         """Yield the calibration batches, checked sample by sample, and move the progress bar."""

@@ -14,6 +14,7 @@ from trtcalib.manifest import (
     PACKAGES_WITH_TENSORRT,
     BatchingFacts,
     CacheFacts,
+    CrosscheckFacts,
     DataFacts,
     DeviceFacts,
     EngineManifest,
@@ -47,6 +48,7 @@ class Calibrated:
         manifest: What the cache was made from, where that is known; its paths relative to the cache.
         batches_fed: Batches that TensorRT took.
         seconds: Of the calibration.
+        crosscheck: TensorRT's cache against our reference.
     """
 
     cache: bytes | None = None
@@ -54,6 +56,7 @@ class Calibrated:
     manifest: Manifest | None = None
     batches_fed: int = 0
     seconds: float = 0.0
+    crosscheck: CrosscheckFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,7 @@ def engine_manifest(  # noqa: PLR0913 - one call, from the build
         recipe=None if calibrated.cache is None else recipe.model_dump(),
         shapes={name: {"min": s.min, "opt": s.opt, "max": s.max} for name, s in builder.shapes.items()},
         settings=spec.builder.model_dump(exclude={"timing_cache"}),
+        crosscheck=calibrated.crosscheck,
         batches_fed=calibrated.batches_fed,
         seconds={"calibration": round(calibrated.seconds, 3), "build": round(built.seconds, 3)},
         versions={**versions, "cpu": cpu},

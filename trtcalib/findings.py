@@ -26,6 +26,8 @@ CODES = {
     "unwritable-name": "a tensor's name cannot stand in a calibration cache",
     "calibrator-ignored": "the model holds Q/DQ nodes, which make a calibrator void",
     "cache-not-reused": "a calibration cache stood there and was made from something else",
+    "crosscheck-disagrees": "TensorRT's cache and our reference chose other bins for too many tensors",
+    "crosscheck-skipped": "TensorRT's cache could not be compared with our reference",
     "tensors-without-scale": "tensors of TensorRT's network have no scale in the cache",
 }
 """Every kind of finding, with what it means; ``--fail-on`` takes these names."""

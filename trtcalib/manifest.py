@@ -21,6 +21,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "BatchingFacts",
     "CacheFacts",
+    "CrosscheckFacts",
     "DataFacts",
     "DeviceFacts",
     "EngineManifest",
@@ -169,6 +170,17 @@ class CacheFacts(_Facts):
     ]
 
 
+class CrosscheckFacts(_Facts):
+    """TensorRT's cache against our reference; see ``trtcalib crosscheck``."""
+
+    method: str
+    tensors: Annotated[int, Field(description="tensors that both have")]
+    agreement: Annotated[float, Field(description="the share of them that agree", ge=0, le=1)]
+    passed: Annotated[bool, Field(description="whether that is at least 0.95")]
+    counts: Annotated[dict[str, int], Field(description="tensors per verdict")]
+    notes: list[str]
+
+
 class EngineManifest(_Facts):
     """What stands in OUT.engine.json."""
 
@@ -187,6 +199,10 @@ class EngineManifest(_Facts):
     recipe: dict[str, Any] | None
     shapes: Annotated[dict[str, dict[str, tuple[int, ...]]], Field(description="min, opt and max per input")]
     settings: Annotated[dict[str, Any], Field(description="builder settings as in the engine spec")]
+    crosscheck: Annotated[
+        CrosscheckFacts | None,
+        Field(description="null where TensorRT did not calibrate in this build, or it was not asked for"),
+    ] = None
     batches_fed: Annotated[int, Field(description="batches that TensorRT took in this build")]
     seconds: Annotated[dict[str, float], Field(description="wall time of the calibration and of the whole build")]
     versions: dict[str, str]

@@ -30,6 +30,7 @@ __all__ = [
     "PluginRecipe",
     "Recipe",
     "load_dataset",
+    "load_names",
     "load_recipe",
 ]
 
@@ -198,6 +199,16 @@ def load_dataset(path: Path | str) -> DatasetSpec:
         SpecError: If the file is missing or has faults; all of them at once.
     """
     return validate(TypeAdapter(DatasetSpec), read_yaml(Path(path)), Path(path), _DATASET)
+
+
+def load_names(path: Path | str) -> dict[str, str]:
+    """Read a YAML file that maps names of a cache to tensors of a model.
+
+    Raises:
+        SpecError: If the file is missing or is no mapping of texts to texts.
+    """
+    adapter = TypeAdapter(dict[str, str])
+    return validate(adapter, read_yaml(Path(path)), Path(path), Wording(keys={"CACHE-NAME: MODEL-TENSOR"}))
 
 
 def _parse_recipe(content: Any, path: Path | str) -> Recipe:

@@ -104,6 +104,13 @@ def build(
     reuse_cache: Annotated[
         bool, typer.Option("--reuse-cache", help="Use the cache that stands there, whatever its manifest says.")
     ] = False,
+    crosscheck: Annotated[
+        bool,
+        typer.Option(
+            "--crosscheck/--no-crosscheck",
+            help="Compare TensorRT's cache with our reference: a run of the data on the CPU.",
+        ),
+    ] = True,
     skip_bad_images: options.SkipBadImages = False,
     workers: Annotated[
         int | None,
@@ -155,6 +162,7 @@ def build(
                 cache=beside,
                 reuse_cache=reuse_cache,
                 skip_bad_images=skip_bad_images,
+                wants_crosscheck=crosscheck,
                 workers=workers,
                 progress=progress,
             )
@@ -202,6 +210,9 @@ def _report(manifest: EngineManifest, engine: Path, cache: Path, *, json: bool) 
             "reused": "used again as it stood",
         }[manifest.cache.origin]
         typer.echo(f"{cache}: {manifest.cache.header}, {origin}", err=json)
+    if manifest.crosscheck is not None:
+        share, tensors = manifest.crosscheck.agreement, manifest.crosscheck.tensors
+        typer.echo(f"crosscheck: {share:.1%} of {tensors} tensors agree with our reference", err=json)
     options.print_findings(manifest.findings)
 
 

@@ -36,6 +36,11 @@ def inspect(
     if json:
         typer.echo(json_module.dumps(found.as_json(), indent=2))
         return
+    if not found.layers:
+        typer.echo(
+            f"{engine}: TensorRT {found.tensorrt_version} tells none of its layers: it was built with profiling verbosity NONE"
+        )
+        return
     options.print_table(layer_table(found))
     counts = ", ".join(f"{count} {precision}" for precision, count in found.counts.items())
     typer.echo(f"{engine}: {len(found.layers)} layers for TensorRT {found.tensorrt_version}: {counts}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from trtcalib import __version__
-from trtcalib.cli import build, cache, calibrate, demo, doctor, engine, infer, plot, solve
+from trtcalib.cli import build, cache, calibrate, crosscheck, demo, doctor, engine, infer, plot, solve
 from trtcalib.errors import TrtcalibError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command(epilog=calibrate.EXAMPLE)(calibrate.calibrate)
 app.command(epilog=build.EXAMPLE)(build.build)
 app.command(epilog=infer.EXAMPLE)(infer.infer)
 app.add_typer(engine.app, name="engine")
+app.command(epilog=crosscheck.EXAMPLE)(crosscheck.crosscheck)
 app.command(epilog=solve.EXAMPLE)(solve.solve)
 app.command(epilog=plot.EXAMPLE)(plot.plot)
 app.add_typer(cache.app, name="cache")

@@ -189,8 +189,10 @@ class EngineBuilder:
         if settings.timing_cache is not None:
             stored = Path(settings.timing_cache)
             content = stored.read_bytes() if stored.is_file() else b""
-            if not config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False):
+            timings = config.create_timing_cache(content)
+            if timings is None or not config.set_timing_cache(timings, ignore_mismatch=False):
                 logger.warning("TensorRT does not take the timing cache %s: it is of another version or GPU", stored)
+                config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)  # it is written anew
         self._set_fallback(config)
         is_free = any(-1 in tuple(self._network.get_input(i).shape) for i in range(self._network.num_inputs))
         if is_free and config.add_optimization_profile(self._optimization_profile(self.shapes)) < 0:

@@ -16,9 +16,10 @@ from trtcalib.manifest import Finding, TensorFacts
 from trtcalib.views.text import shortened
 
 if TYPE_CHECKING:
+    from trtcalib.crosscheck import Crosscheck
     from trtcalib.trt.inspection import Inspection
 
-__all__ = ["cache_table", "comparison_table", "finding_lines", "layer_table"]
+__all__ = ["agreement_table", "cache_table", "comparison_table", "finding_lines", "layer_table"]
 
 
 def comparison_table(calibrations: Mapping[str, Calibration]) -> Table:
@@ -60,6 +61,28 @@ def cache_table(cache: CalibrationCache, facts: Sequence[TensorFacts] = ()) -> T
             cells.append(_number(fact.range) if fact and fact.range is not None else "-")
             cells.append(str(fact.bin_m) if fact and fact.bin_m is not None else "-")
         table.add_row(label, *cells)
+    return table
+
+
+def agreement_table(result: Crosscheck) -> Table:
+    """Show TensorRT's scales beside ours; those that do not agree first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("tensor", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("TensorRT's bin", "ours", "off by", "ULP", "TensorRT's scale", "our scale"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for tensor in sorted(result.tensors, key=lambda tensor: tensor.agrees or tensor.ours is None):
+        label = Text(shortened(tensor.name))
+        if tensor.origin is not None:
+            label.append(f"  = {shortened(tensor.origin)}", style="dim")
+        off = tensor.bins_off
+        table.add_row(
+            label,
+            tensor.verdict if tensor.verdict != "bins off" or off is None else f"{abs(off)} bins off",
+            *("-" if value is None else str(value) for value in (tensor.their_bin, tensor.our_bin, off, tensor.ulp)),
+            f"{tensor.theirs:.8g}",
+            "-" if tensor.ours is None else f"{tensor.ours:.8g}",
+        )
     return table
 
 

@@ -1,0 +1,145 @@
+"""TensorRT's scale against ours, tensor by tensor: which bin did TensorRT choose, and over which range?
+
+An entropy scale is ``(m + 0.5) * R / 2048 / 127``. With our range R the bin m can be read back from TensorRT's scale, and if R is
+not TensorRT's range, what comes out is no whole number. So one cache tells, without its data's order, whether a range fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from trtcalib.core.entropy import LEVELS
+from trtcalib.core.histogram import Histogram
+from trtcalib.core.scale import INT8_MAX, ulp_distance
+
+__all__ = ["MOST_ULP", "Agreement", "Inversion", "Verdict", "compare", "invert", "is_whole"]
+
+MOST_ULP = 8
+"""Float32 values between two scales that still count as the same: sums on a GPU and on a CPU differ. Up to 6 were seen."""
+
+WHOLE = 0.02
+"""How far from a whole number a bin that was read back may lie. Ranges that differ by 1e-5, as GPU and CPU sums may, move bin
+2048 by 0.02; the real caches stay below 0.001. By chance one number in 25 is that close, so one tensor proves nothing."""
+
+Verdict = Literal["exact", "same bin", "same", "bins off", "inherited", "other range", "unknown name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inversion:
+    """The bin that a scale stands for.
+
+    Attributes:
+        bin_m: The nearest whole bin.
+        residual: How far from it the scale lies, in bins, -0.5 to 0.5.
+    """
+
+    bin_m: int
+    residual: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """One tensor.
+
+    Attributes:
+        name: As in TensorRT's cache.
+        verdict: ``exact``: the same bits. ``same bin``: TensorRT chose our bin. ``same``: within 8 ULP, for methods without bins.
+            ``bins off``: another bin of our range. ``inherited``: the scale of another tensor, as our rules say.
+            ``other range``: no bin of our range, so TensorRT's range was another one. ``unknown name``: we have no such tensor.
+        theirs: TensorRT's scale.
+        ours: Our scale; ``None`` for an unknown name.
+        ulp: Distance of the two in float32 values; ``None`` where there is none.
+        their_bin: The bin that TensorRT chose; ``None`` where there is none.
+        our_bin: The bin that our search chose.
+        residual: How far TensorRT's scale lies from a whole bin of our range.
+        origin: The tensor whose histogram or scale this one carries; ``None`` for its own.
+        tensor: Our name for it, where that is another one.
+        agrees: Whether both chose the same, up to the difference between GPU and CPU sums.
+    """
+
+    name: str
+    verdict: Verdict
+    theirs: float
+    ours: float | None = None
+    ulp: int | None = None
+    their_bin: int | None = None
+    our_bin: int | None = None
+    residual: float | None = None
+    origin: str | None = None
+    tensor: str | None = None
+    agrees: bool = False
+
+    @property
+    def bins_off(self) -> int | None:
+        """TensorRT's bin less ours."""
+        return None if self.their_bin is None or self.our_bin is None else self.their_bin - self.our_bin
+
+
+def invert(scale: float | np.float32, histogram: Histogram) -> Inversion | None:
+    """Read back the bin that an entropy scale stands for.
+
+    Args:
+        scale: amax / 127.
+        histogram: Of the tensor; only its range and number of bins matter.
+
+    Returns:
+        ``None`` where there is none: an all-zero tensor, a scale that is not finite, or one outside the candidates' reach.
+    """
+    width = float(histogram.width)
+    if not (width > 0 and np.isfinite(width) and np.isfinite(scale)):
+        return None
+    position = float(scale) * INT8_MAX / width - 0.5
+    nearest = round(position)
+    if not LEVELS <= nearest <= histogram.bins:
+        return None
+    return Inversion(nearest, position - nearest)
+
+
+def is_whole(inversion: Inversion | None) -> bool:
+    """Whether a scale is that of a bin of the range."""
+    return inversion is not None and abs(inversion.residual) <= WHOLE
+
+
+def compare(
+    name: str,
+    theirs: np.float32,
+    ours: np.float32,
+    histogram: Histogram | None,
+    our_bin: int | None,
+    origin: str | None = None,
+) -> Agreement:
+    """Compare one tensor's scales.
+
+    Args:
+        name: As in TensorRT's cache.
+        theirs: TensorRT's scale.
+        ours: Ours.
+        histogram: What our scale was made from; ``None`` where it has none.
+        our_bin: The bin that our entropy search chose; ``None`` for other methods.
+        origin: The tensor whose histogram ours is, where that is another one.
+    """
+    ulp = None if np.isnan(theirs) or np.isnan(ours) else ulp_distance(theirs, ours)
+    inversion = None if histogram is None or our_bin is None else invert(theirs, histogram)
+    whole = is_whole(inversion)
+    verdict: Verdict = "other range"
+    if ulp == 0:
+        verdict = "exact"
+    elif whole and inversion is not None:
+        verdict = "same bin" if inversion.bin_m == our_bin else "bins off"
+    elif ulp is not None and ulp <= MOST_ULP:
+        verdict = "same"
+    return Agreement(
+        name=name,
+        verdict=verdict,
+        theirs=float(theirs),
+        ours=float(ours),
+        ulp=ulp,
+        their_bin=inversion.bin_m if whole and inversion is not None else None,
+        our_bin=our_bin,
+        residual=None if inversion is None else inversion.residual,
+        origin=origin,
+        agrees=verdict in ("exact", "same bin", "same") or (ulp is not None and ulp <= MOST_ULP),
+    )
