@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.rig.vtable import CalibratorDriver
 from trtcalib.core.cache import encode_version, format_cache, make_cache
@@ -34,6 +35,20 @@ def cache_for(version: str, kind: str = "EntropyCalibrator", **scales: float) ->
 def header_of(version: str, kind: str = "EntropyCalibrator") -> str:
     """Return the first line of these caches."""
     return f"TRT-{encode_version('.'.join(version.split('.')[:3]))}-{ALGORITHMS[kind]}"
+
+
+def our_calibrators(version: str) -> Any:
+    """Return the module of our calibrators; the calling test is skipped where TensorRT has none."""
+    if int(version.split(".", maxsplit=1)[0]) >= 11:
+        pytest.skip("TensorRT 11 has no calibrators")
+    from trtcalib.trt import calibrators
+
+    return calibrators
+
+
+def driver_of(calibrator: Any, version: str) -> CalibratorDriver:
+    """Return what calls a calibrator."""
+    return CalibratorDriver(calibrator, int(version.split(".", maxsplit=1)[0]))
 
 
 def batches_of(*values: float, name: str = "x", shape: tuple[int, ...] = (2, 3)) -> list[dict[str, np.ndarray]]:
@@ -78,33 +93,49 @@ def opened_device() -> Iterator[Any]:
 class HostBuffer:
     """Host memory in place of device memory; nothing is asynchronous."""
 
-    def __init__(self, nbytes: int, as_pointer: Callable[[int], Any]) -> None:
+    def __init__(self, device: HostDevice, nbytes: int) -> None:
+        self._device = device
         self._memory = ctypes.create_string_buffer(nbytes)
         self.nbytes = nbytes
-        self.pointer = as_pointer(ctypes.addressof(self._memory))
-        self.freed = 0
+        self.pointer = device.as_pointer(ctypes.addressof(self._memory))
 
     def upload(self, array: np.ndarray) -> None:
+        self._device.note("upload")
         ctypes.memmove(self._memory, array.tobytes(), array.nbytes)
 
     def free(self) -> None:
-        self.freed += 1
+        """Do nothing: it goes with the object."""
 
 
 class HostDevice:
-    """A device for tests in which CUDA plays no part."""
+    """A device for tests in which CUDA plays no part.
+
+    Attributes:
+        calls: What was asked of it and its buffers: the name, and whether it was current.
+        buffers: Those that it gave.
+    """
 
     def __init__(self, as_pointer: Callable[[int], Any] = int) -> None:
-        self._as_pointer = as_pointer
+        self.as_pointer = as_pointer
+        self.calls: list[tuple[str, bool]] = []
         self.buffers: list[HostBuffer] = []
+        self._depth = 0
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        yield
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def note(self, call: str) -> None:
+        self.calls.append((call, self._depth > 0))
 
     def allocate(self, nbytes: int) -> HostBuffer:
-        self.buffers.append(HostBuffer(nbytes, self._as_pointer))
+        self.note("allocate")
+        self.buffers.append(HostBuffer(self, nbytes))
         return self.buffers[-1]
 
     def synchronize(self) -> None:
-        """Do nothing: every upload is done at once."""
+        self.note("synchronize")

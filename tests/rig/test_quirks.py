@@ -11,8 +11,18 @@ import logging
 import numpy as np
 import pytest
 
-from tests.rig.driving import ALGORITHMS, FED, HostDevice, batches_of, cache_for, calibrate, header_of
-from tests.rig.vtable import UNTOUCHED, CalibratorDriver, address_of
+from tests.rig.driving import (
+    ALGORITHMS,
+    FED,
+    HostDevice,
+    batches_of,
+    cache_for,
+    calibrate,
+    driver_of,
+    header_of,
+    our_calibrators,
+)
+from tests.rig.vtable import UNTOUCHED, address_of
 from trtcalib.errors import CalibrationError, DeviceError
 from trtcalib.trt.input_profile import InputProfile
 
@@ -22,11 +32,7 @@ PROFILE = InputProfile({"x": (2, 3)})
 
 @pytest.fixture
 def calibrators(trt, version):
-    if int(version.split(".")[0]) >= 11:
-        pytest.skip("TensorRT 11 has no calibrators")
-    from trtcalib.trt import calibrators
-
-    return calibrators
+    return our_calibrators(version)
 
 
 @pytest.fixture(params=FED)
@@ -40,7 +46,7 @@ def fed(calibrators, kind, version):
 
     def make(batches, profile=PROFILE, device=None, **options):
         calibrator = getattr(calibrators, kind)(batches, profile, device or HostDevice(), **options)
-        return calibrator, CalibratorDriver(calibrator, int(version.split(".")[0]))
+        return calibrator, driver_of(calibrator, version)
 
     return make
 
@@ -66,7 +72,9 @@ def test_row_exception_in_get_batch_is_held_and_no_cache_kept(fed, kind, version
     assert calibrator.feeder.failed
     assert calibrator.feeder.written is None
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(CalibrationError, match=f"stopped after 2 batches, nothing was kept: {type(error).__name__}") as e:
+    with pytest.raises(
+        CalibrationError, match=f"stopped after 2 batches, nothing was kept: {type(error).__name__}"
+    ) as e:
         calibrator.raise_if_failed()
     assert e.value.__cause__ is error
     assert e.value.batches_fed == 2
@@ -133,7 +141,7 @@ def test_row_exception_in_get_batch_a_batch_that_is_none_is_one_and_not_the_end(
 
 def test_row_exception_in_get_batch_leaves_the_block_when_the_calibrator_is_a_context_manager(fed, kind, version):
     with pytest.raises(CalibrationError, match="broken"), fed(failing_after(1, ValueError("broken")))[0] as calibrator:
-        calibrate(CalibratorDriver(calibrator, int(version.split(".")[0])), cache_for(version, kind))
+        calibrate(driver_of(calibrator, version), cache_for(version, kind))
 
 
 def test_row_exception_that_no_guard_could_see_is_found_when_the_cache_is_written(fed, kind, version, tmp_path):
@@ -146,6 +154,16 @@ def test_row_exception_that_no_guard_could_see_is_found_when_the_cache_is_writte
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(CalibrationError, match="before the batches had come to their end"):
         calibrator.raise_if_failed()
+
+
+def test_row_ctrl_c_that_is_held_after_the_last_batch_keeps_the_cache_out(fed, kind, version, tmp_path):
+    calibrator, driver = fed(batches_of(1), cache=tmp_path / "x.cache")
+    while driver.batch(["x"])[0]:
+        pass
+    calibrator.feeder.hold(KeyboardInterrupt())
+    driver.write(cache_for(version, kind))
+    assert calibrator.feeder.written is None
+    assert list(tmp_path.iterdir()) == []
 
 
 # Row: fewer pointers than names
@@ -239,13 +257,12 @@ def test_row_network_order_a_name_that_is_no_utf_8_is_no_crash(fed, kind, versio
 @pytest.fixture
 def each(calibrators, version):
     """One calibrator of each class, ready to be called."""
-    major = int(version.split(".")[0])
     made = {
         "EntropyCalibrator": calibrators.EntropyCalibrator([], PROFILE, None),
         "MinMaxCalibrator": calibrators.MinMaxCalibrator([], PROFILE, None),
         "PercentileCalibrator": calibrators.PercentileCalibrator({"x": 0.5}, PROFILE),
     }
-    return {name: (calibrator, CalibratorDriver(calibrator, major)) for name, calibrator in made.items()}
+    return {name: (calibrator, driver_of(calibrator, version)) for name, calibrator in made.items()}
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -281,7 +298,7 @@ def test_row_batch_size_is_an_int(calibrators, version, name, size):
     arguments = ({"x": 0.5}, profile) if name == "PercentileCalibrator" else ([], profile, None)
     calibrator = getattr(calibrators, name)(*arguments)
     assert type(calibrator.get_batch_size()) is int
-    assert CalibratorDriver(calibrator, int(version.split(".")[0])).batch_size() == 8
+    assert driver_of(calibrator, version).batch_size() == 8
 
 
 # Row: percentile scales reach TensorRT as a cache, through an Entropy2 calibrator
