@@ -17,6 +17,7 @@ from trtcalib.core.cache import CalibrationCache
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.scale import scale_from_amax, ulp_distance
 from trtcalib.errors import CacheMismatchError
+from trtcalib.manifest import CrosscheckFacts
 from trtcalib.methods import ClipPoint
 from trtcalib.passes import Progress
 
@@ -84,6 +85,18 @@ class Crosscheck:
     def counts(self) -> dict[str, int]:
         """How many tensors have each verdict."""
         return dict(Counter(tensor.verdict for tensor in self.tensors))
+
+    @property
+    def facts(self) -> CrosscheckFacts:
+        """What a manifest keeps of it."""
+        return CrosscheckFacts(
+            method=self.method,
+            tensors=len(self.shared),
+            agreement=self.agreement,
+            passed=self.passed,
+            counts=self.counts,
+            notes=list(self.notes),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values; numbers that JSON cannot hold are null."""
