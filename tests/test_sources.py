@@ -584,14 +584,26 @@ class TestFunctions:
             with pytest.raises(SpecError, match=r"^mine: a fault$"):
                 feeds(open_source(function, X))
 
-    @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-    def test_interruptions_pass_unchanged(self, stop: type[BaseException]) -> None:
+    def test_an_interruption_passes_unchanged(self) -> None:
         def function():
             yield {"x": VALUES}
-            raise stop
+            raise KeyboardInterrupt
 
-        with pytest.raises(stop):
+        with pytest.raises(KeyboardInterrupt):
             feeds(open_source(function, X))
+
+    def test_sys_exit_is_no_success(self) -> None:
+        def at_once():
+            sys.exit(0)
+
+        def midway():
+            yield {"x": VALUES}
+            sys.exit(0)
+
+        with pytest.raises(DataError, match="the function raised SystemExit: 0"):
+            feeds(open_source(at_once, X))
+        with pytest.raises(DataError, match="sample 1: the function raised SystemExit: 0"):
+            feeds(open_source(midway, X))
 
     def test_the_same_generator_twice(self) -> None:
         generator = ({"x": VALUES} for _ in range(3))

@@ -163,6 +163,8 @@ class ScaleSource:
         from trtcalib.trt.calibrators import EntropyCalibrator, MinMaxCalibrator
 
         logger.info("the calibration cache %s is used again", self._cache)
+        # What was odd about the data is still so.
+        self.findings += found.manifest.findings if found.manifest is not None else []
         kind = MinMaxCalibrator if isinstance(self.recipe, MinMaxRecipe) else EntropyCalibrator
         calibrator = kind((), builder.profile, None, answer=found.content)
         return calibrator, lambda: Calibrated(cache=found.content, manifest=found.manifest)

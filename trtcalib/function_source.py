@@ -72,7 +72,7 @@ class FunctionSource:
             found: Any = self._function()
         except TrtcalibError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # its sys.exit() must not end ours, with exit code 0
             raise DataError(self.name, f"the function raised {type(error).__name__}: {error}") from error
         if isinstance(found, Iterator) and found is self._last:
             raise DataError(
@@ -92,7 +92,7 @@ class FunctionSource:
             return next(feeds, _END)
         except TrtcalibError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(self.name, f"the function raised {type(error).__name__}: {error}", position) from error
 
     def _checked(self, feed: Any, position: int) -> dict[str, NDArray[Any]]:
@@ -129,7 +129,7 @@ def import_function(text: str, module: str, function: str) -> Callable[[], Itera
         imported = importlib.import_module(module)
     except ImportError as error:
         raise DataError(text, f"the module {module!r} cannot be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(text, f"importing {module!r} raised {type(error).__name__}: {error}") from error
     found = getattr(imported, function, None)
     if found is None:

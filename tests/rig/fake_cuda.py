@@ -67,6 +67,7 @@ class FakeCuda:
         library.simulated_cuda_set_capacity.argtypes = [ctypes.c_size_t]
         library.simulated_cuda_set_capacity.restype = None
         library.simulated_cuda_reset.restype = None
+        library.cuStreamSynchronize.argtypes = [ctypes.c_void_p]
         library.simulated_cuda_last_refused.restype = ctypes.c_char_p
 
     def counts(self) -> Counts:
@@ -88,6 +89,15 @@ class FakeCuda:
         if not self.is_device(pointer, size):
             raise ValueError(f"{size} bytes at {pointer:#x} are not device memory in use")
         return ctypes.string_at(pointer, size)
+
+    def finish(self, stream: int) -> None:
+        """Do what is queued on a stream, as a kernel that is queued behind it would find it.
+
+        Raises:
+            ValueError: If there is no such stream in the calling thread's context.
+        """
+        if self._library.cuStreamSynchronize(stream):
+            raise ValueError(f"{stream:#x} is no stream of the context that is current")
 
     def fail_allocation_after(self, count: int) -> None:
         """Let this many more device allocations succeed, and none after them."""

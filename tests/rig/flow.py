@@ -8,13 +8,18 @@ each command.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
+import io
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 
 from tests.cli.helpers import listing
@@ -175,7 +181,12 @@ class Flow:
     def run(
         self, *arguments: object, version: str | None = None, knobs: Mapping[str, Any] | None = None, **environment: str
     ) -> Result:
-        """Run a command, in a forked process."""
+        """Run a command, in a forked process.
+
+        A build does not cross-check its cache unless it is asked to: that is a run of the data on the CPU.
+        """
+        if "build" in arguments and "--crosscheck" not in arguments:
+            arguments = (*arguments, "--no-crosscheck")
         request = self._request(arguments, knobs, environment)
         server = _server(version or self.version)
         assert server.stdin is not None
@@ -256,6 +267,18 @@ class Flow:
         return Result(code, *texts, Path(request["environment"]["TRTCALIB_RIG_RECORD"]))
 
 
+def calibrating_flow(folder: Path, version: str) -> Flow:
+    """Return a flow; the calling test is skipped where TensorRT has no calibrators."""
+    if int(version.split(".", maxsplit=1)[0]) >= 11:
+        pytest.skip("TensorRT 11 has no calibrators")
+    return Flow(folder, version)
+
+
+def joined(batches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the samples of all batches, per input."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
 @cache
 def _server(version: str) -> subprocess.Popen[str]:
     """Start the process that forks for a version's commands; it ends with this one."""
@@ -272,25 +295,54 @@ def _server(version: str) -> subprocess.Popen[str]:
 def _serve(version: str) -> None:
     """Fork for each request on stdin, and answer with the exit code."""
     from tests.rig import fake_cuda, simulated_cli
+    from trtcalib.cli.main import app
     from trtcalib.core.entropy import entropy_amax
     from trtcalib.core.histogram import collect_histogram
 
     bindings.load(version)
     fake_cuda.load()
+    for module in _LOADED_ONCE:
+        importlib.import_module(module)
     entropy_amax(collect_histogram([np.ones(8, np.float32)]))  # loads the compiled kernels
-    import onnxruntime  # noqa: F401 - loaded once, for all
-    import pycuda.driver  # noqa: F401 - as above
-
-    import trtcalib.cli.main  # noqa: F401 - as above
-
+    with contextlib.redirect_stdout(io.StringIO()):
+        app(["build", "--help"], standalone_mode=False)  # loads what Typer needs to read options
+    logging.root.handlers.clear()  # the command that comes sets up its own
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
         if not child:
             _become(request)
-            simulated_cli.main(version, request["arguments"])  # raises SystemExit
+            os._exit(_exit_code(lambda request=request: simulated_cli.main(version, request["arguments"])))
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
+
+
+_LOADED_ONCE = (
+    "tests.rig.simulated.builder",
+    "tests.rig.simulated.parser",
+    "tests.rig.simulated.runtime",
+    "trtcalib.engine_build",
+    "trtcalib.engine_run",
+    "trtcalib.trt.buffers",
+    "trtcalib.trt.inspection",
+    "trtcalib.views.tables",
+)
+"""What takes long to import. ONNX Runtime is not among them: it has threads, which a fork loses."""
+
+
+def _exit_code(command: Callable[[], None]) -> int:
+    """Run a command that ends with SystemExit, and what it left to do at exit; taking Python apart takes much longer."""
+    try:
+        command()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code if isinstance(code, int) else 0
 
 
 def _become(request: Mapping[str, Any]) -> None:

@@ -17,13 +17,15 @@ from tests.rig import bindings, simulated
 
 def main(version: str, arguments: list[str]) -> None:
     """Run one command; ends with its exit code."""
-    is_device = None
+    driver = None
     if Path(os.environ["TRTCALIB_RIG"], "cuda", "libcuda.so.1").exists():
         from tests.rig import fake_cuda
 
-        is_device = fake_cuda.load().is_device  # before anything imports PyCUDA, which links against libcuda
+        driver = fake_cuda.load()  # before anything imports PyCUDA, which links against libcuda
     simulation = simulated.install(bindings.load(version), version)
-    simulation.knobs.is_device = is_device
+    if driver is not None:
+        simulation.knobs.is_device = driver.is_device
+        simulation.knobs.wait_for_stream = driver.finish
     simulated.follow_environment(simulation)
 
     from trtcalib.cli.main import run

@@ -56,6 +56,9 @@ def _main(
     ] = False,
 ) -> None:
     del version
+    logging.getLogger("trtcalib.trt.feeder").setLevel(
+        logging.CRITICAL
+    )  # its error is raised, and told, when TensorRT returns
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
 
 

@@ -187,12 +187,7 @@ class EngineBuilder:
         # Without it the inspector shows names only, and no precision.
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if settings.timing_cache is not None:
-            stored = Path(settings.timing_cache)
-            content = stored.read_bytes() if stored.is_file() else b""
-            timings = config.create_timing_cache(content)
-            if timings is None or not config.set_timing_cache(timings, ignore_mismatch=False):
-                logger.warning("TensorRT does not take the timing cache %s: it is of another version or GPU", stored)
-                config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)  # it is written anew
+            self._set_timing_cache(config, Path(settings.timing_cache))
         self._set_fallback(config)
         is_free = any(-1 in tuple(self._network.get_input(i).shape) for i in range(self._network.num_inputs))
         if is_free and config.add_optimization_profile(self._optimization_profile(self.shapes)) < 0:
@@ -200,6 +195,18 @@ class EngineBuilder:
         if calibrator is not None:
             self._set_calibrator(config, calibrator)
         return config
+
+    def _set_timing_cache(self, config: Any, stored: Path) -> None:
+        try:
+            content = stored.read_bytes() if stored.exists() else b""
+        except OSError as error:
+            raise SpecError(
+                "engine spec", (f"builder.timing_cache: {stored} cannot be read: {error.strerror}",)
+            ) from error
+        timings = config.create_timing_cache(content)
+        if timings is None or not config.set_timing_cache(timings, ignore_mismatch=False):
+            logger.warning("TensorRT does not take the timing cache %s: it is of another version or GPU", stored)
+            config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)  # it is written anew
 
     def _set_fallback(self, config: Any) -> None:
         trt = self._trt

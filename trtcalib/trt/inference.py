@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.errors import DataError, EngineError
+from trtcalib.errors import DataError, EngineError, SpecError
 from trtcalib.manifest import manifest_path, read_engine_manifest
 from trtcalib.onnx_graph import ModelInput
 from trtcalib.trt.buffers import Device, DeviceBuffer
@@ -80,9 +80,10 @@ def _last_error() -> str:
 def _refusal(path: Path, version: str, said: str) -> str:
     """Say why TensorRT may not have taken an engine; its manifest tells what it was built with."""
     reason = f"TensorRT {version} does not take it ({said or 'it gives no reason'})"
-    if not manifest_path(path).is_file():
+    try:
+        built = read_engine_manifest(manifest_path(path))
+    except SpecError:  # it is missing or damaged, and was only to explain
         return f"{reason}: an engine runs only on the TensorRT version and the kind of GPU that it was built with; build it here"
-    built = read_engine_manifest(manifest_path(path))
     return (
         f"{reason}: it was built by TensorRT {built.tensorrt_version} on {built.device.name} (compute capability "
         f"{built.device.compute_capability}), and runs only there; build it here from {built.model.path}"

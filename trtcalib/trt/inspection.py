@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trtcalib.errors import EngineError
+from trtcalib.errors import EngineError, SpecError
 from trtcalib.manifest import EngineManifest, manifest_path, read_engine_manifest
 from trtcalib.trt.inference import load_engine
 from trtcalib.trt.require import import_tensorrt
@@ -91,7 +91,10 @@ def inspect_engine(path: Path | str) -> Inspection:
         layers = parse_layers(content["Layers"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(path, "TensorRT's engine inspector told nothing that can be read") from error
-    manifest = read_engine_manifest(manifest_path(path)) if manifest_path(path).is_file() else None
+    try:
+        manifest = read_engine_manifest(manifest_path(path))
+    except SpecError:  # missing or damaged: then the reasons are not known
+        manifest = None
     return Inspection(
         path=str(path),
         tensorrt_version=str(trt.__version__),

@@ -201,6 +201,9 @@ class ExecutionContext(Simulated):
 
     @method(BOOL, POINTER)
     def enqueueV3(self, stream):
+        # Real work is queued behind the copies on this stream, and behind those on no other.
+        if self.simulation.knobs.wait_for_stream is not None:
+            self.simulation.knobs.wait_for_stream(stream or 0)
         return self._run()
 
     @method(BOOL, POINTER)

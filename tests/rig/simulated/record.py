@@ -35,6 +35,8 @@ class Knobs:
             per batch; else only the network's inputs.
         is_device: Whether an address and a number of bytes lie in device memory; ``None`` takes any address that is
             not null.
+        wait_for_stream: Does what is queued on a stream, given its handle: kernels that follow find it done; ``None``
+            where nothing is asynchronous.
     """
 
     device_name: str = "Simulated GPU"
@@ -45,6 +47,7 @@ class Knobs:
     unknown_operators: tuple[str, ...] = ()
     scales_of_all_tensors: bool = False
     is_device: Callable[[int, int], bool] | None = None
+    wait_for_stream: Callable[[int], None] | None = None
 
     def update(self, values: dict[str, Any]) -> None:
         """Set knobs by name.
