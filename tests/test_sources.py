@@ -602,7 +602,7 @@ class TestFunctions:
 
         with pytest.raises(DataError, match="the function raised SystemExit: 0"):
             feeds(open_source(at_once, X))
-        with pytest.raises(DataError, match="sample 1: the function raised SystemExit: 0"):
+        with pytest.raises(DataError, match="sample 5: the function raised SystemExit: 0"):
             feeds(open_source(midway, X))
 
     def test_the_same_generator_twice(self) -> None:
