@@ -1,6 +1,6 @@
 """Makes the rig where it is missing, and runs ``tests/rig`` in it once for each TensorRT version.
 
-Each version gets a process of its own, because a process can hold one version of the bindings, and because a mistake about
+Each version gets a process of its own, as many at a time as there are CPUs, because a process can hold one version of the bindings, and because a mistake about
 a C++ interface ends in a crash that must not take the other versions' results with it.
 
     python tests/rig/run.py [--only 8.6.1] [-- pytest's arguments]
@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -50,7 +51,9 @@ def main() -> int:
     arguments = parser.parse_args()
 
     python = install.or_exit(install.install)
-    results = [run(python, version, arguments.pytest) for version in arguments.only or versions]
+    wanted = arguments.only or versions
+    with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as pool:
+        results = list(pool.map(lambda version: run(python, version, arguments.pytest), wanted))
     install.say(table(results))
     return int(not all(result.is_good for result in results))
 
@@ -63,7 +66,6 @@ def use_python_3_11() -> None:
 
 
 def run(python: Path, version: str, extra: list[str]) -> Result:
-    install.say(f"\n== TensorRT {version}: its own Python bindings, and PyCUDA over a simulated driver")
     report = install.RIG / "results" / f"{version}.xml"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
@@ -73,7 +75,13 @@ def run(python: Path, version: str, extra: list[str]) -> Result:
     ours = {"TRTCALIB_RIG": str(install.RIG), "TRTCALIB_RIG_TENSORRT": version}
     # PYTHONPATH and VIRTUAL_ENV are of whoever called; the environment below build/rig is the one that counts.
     kept = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
-    code = subprocess.run(command, env=kept | ours, cwd=install.PROJECT, check=False).returncode
+    done = subprocess.run(
+        command, env=kept | ours, cwd=install.PROJECT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    # In one piece: versions run side by side.
+    title = f"\n== TensorRT {version}: its own Python bindings, and PyCUDA over a simulated driver\n"
+    install.say(title + done.stdout.decode(errors="replace"))
+    code = done.returncode
     return judge(version, code, report, narrowed=bool(extra))
 
 
