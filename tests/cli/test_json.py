@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 
 from tests.trt.fakes import installed, tensorrt
+from trtcalib.core.agreement import Verdict
 
 CALIBRATE = ["calibrate", "model.onnx", "--data", "data.npy", "-o", "out.cache"]
+
+CROSSCHECK = ["crosscheck", "out.cache", "--model", "model.onnx", "--data", "data.npy"]
 
 SCHEMAS = Path(__file__).parents[2] / "trtcalib" / "schemas"
 
@@ -29,17 +32,38 @@ def read(schema: str) -> dict[str, Any]:
         ("cache-show", ["cache", "show", "out.cache", "--json"]),
         ("cache-show", ["cache", "show", "out.cache", "--model", "model.onnx", "--json"]),
         ("cache-verify", ["cache", "verify", "out.cache", "--json"]),
+        ("crosscheck", [*CROSSCHECK, "--json"]),
+        ("layouts", [*CROSSCHECK, "--find", "--json"]),
         ("doctor", ["doctor", "--json"]),
     ],
 )
 def test_json_output_fits_its_schema(done, net: Path, schema: str, command: list[str]) -> None:
-    done(*CALIBRATE)
+    done(*CALIBRATE, "--drop-last")
     printed = json.loads(done(*command).out)
     contract = read(schema)
     jsonschema.validate(printed, contract, jsonschema.Draft202012Validator)
     printed.pop("schema_version")
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(printed if schema != "manifest" else [], contract, jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    ("schema", "rows", "flags"), [("crosscheck", "tensors", []), ("layouts", "layouts", ["--find"])]
+)
+def test_the_schemas_of_a_crosscheck_name_every_key(done, net: Path, schema: str, rows: str, flags: list[str]) -> None:
+    done(*CALIBRATE, "--drop-last")
+    printed = json.loads(done(*CROSSCHECK, *flags, "--json").out)
+    contract = read(schema)
+    row = contract["properties"][rows]["items"]
+    assert contract["properties"].keys() == set(contract["required"]) == printed.keys()
+    assert row["properties"].keys() == set(row["required"]) == printed[rows][0].keys()
+
+
+def test_the_schema_of_a_crosscheck_names_every_verdict() -> None:
+    verdicts = set(get_args(Verdict))
+    contract = read("crosscheck")["properties"]
+    assert set(contract["tensors"]["items"]["properties"]["verdict"]["enum"]) == verdicts
+    assert set(contract["counts"]["propertyNames"]["enum"]) == verdicts
 
 
 class TestWhatNeedsTensorRT:
@@ -89,5 +113,7 @@ def test_every_schema_is_checked_here() -> None:
         "infer",
         "cache-show",
         "cache-verify",
+        "crosscheck",
+        "layouts",
         "doctor",
     }

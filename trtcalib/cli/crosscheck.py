@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from trtcalib.core.cache import CalibrationCache
     from trtcalib.crosscheck import Crosscheck
     from trtcalib.layout_search import LayoutSearch
+    from trtcalib.manifest import BatchingFacts
 
-EXAMPLE = "Example: trtcalib crosscheck model.cache --model model.onnx --data images.npz --batch-size 8"
+EXAMPLE = "Example: trtcalib crosscheck model.cache --model model.onnx --data images.npz --batch-size 32"
 
 SHOWN_LAYOUTS = 10
+
+SHOWN_TENSORS = 250
+"""Rows of the table, those that disagree first; Rich takes over a second for a thousand."""
 
 
 def crosscheck(
@@ -60,22 +65,33 @@ def crosscheck(
     json: options.Json = False,
 ) -> None:
     """Compare TensorRT's calibration cache with our reference, bin by bin. Exit 1 if too few tensors agree."""
-    from trtcalib.specs import load_names
-
+    if find and not (batch_size is None and max_samples is None and shuffle is None):
+        raise typer.BadParameter(
+            "it searches how the samples were fed: leave out --batch-size, --max-samples and --shuffle",
+            param_hint="--find",
+        )
     found = read_cache(cache)
-    mapping = load_names(names) if names is not None else {}
+    mapping = {} if names is None else _names(names, model)
     if find:
-        _find(found, model, data, mapping, workers=workers, json=json)
+        _find(found, cache, model, data, mapping, skip_bad_images=skip_bad_images, workers=workers, json=json)
         return
     from trtcalib.crosscheck import crosscheck as compare
-    from trtcalib.crosscheck import reference
+    from trtcalib.crosscheck import read_stated, reference
 
-    batching = _batching(cache, batch_size, max_samples, shuffle)
+    stated = read_stated(found, cache)
+    was = None if stated.manifest is None else stated.manifest.provenance.batching
     with options.progress_bar() as progress:
         ours = reference(
-            found, model, data, batching, skip_bad_images=skip_bad_images, workers=workers, progress=progress
+            found,
+            model,
+            data,
+            _batching(was, batch_size, max_samples, shuffle),
+            recipe=stated.recipe,
+            skip_bad_images=skip_bad_images or (was is not None and was.skip_bad_images),
+            workers=workers,
+            progress=progress,
         )
-    result = compare(found, ours, min_agreement=min_agreement, names=mapping, path=cache)
+    result = compare(found, ours, min_agreement=min_agreement, names=mapping, path=cache, stated=stated)
     if json:
         typer.echo(json_module.dumps(result.as_json(), indent=2))
     else:
@@ -84,32 +100,59 @@ def crosscheck(
         raise typer.Exit(1)
 
 
-def _batching(cache: Path, batch_size: int | None, max_samples: int | None, shuffle: int | None) -> Batching:
-    """Return how the samples were grouped: as the options say, else as the cache's manifest does; TensorRT takes full batches."""
-    from trtcalib.batches import Batching
-    from trtcalib.manifest import manifest_path, read_manifest
+def _names(path: Path, model: Path) -> dict[str, str]:
+    """Read the map of names, and check it against the model before anything is run.
 
-    if manifest_path(cache).is_file():
-        was = read_manifest(manifest_path(cache)).provenance.batching
-        return Batching(
-            batch_size=batch_size or was.batch_size,
-            max_samples=max_samples or was.max_samples,
-            shuffle=was.shuffle if shuffle is None else shuffle,
-            drop_last=was.drop_last,
-        )
-    return Batching(batch_size=batch_size, max_samples=max_samples, shuffle=shuffle, drop_last=True)
+    Raises:
+        SpecError: If it is no map of names, or names tensors that the model does not have; all of them at once.
+    """
+    from trtcalib.errors import SpecError
+    from trtcalib.onnx_graph import read_model
+    from trtcalib.spec_files import brief, nearest
+    from trtcalib.specs import load_names
+
+    mapping = load_names(path)
+    known = {tensor.name for tensor in read_model(model).tensors}
+    faults = tuple(
+        f"{brief(name, quoted=False)}: {brief(tensor)} is no tensor of {model} that TensorRT calibrates{nearest(tensor, known)}"
+        for name, tensor in mapping.items()
+        if tensor not in known
+    )
+    if faults:
+        raise SpecError(path, faults)
+    return mapping
+
+
+def _batching(
+    was: BatchingFacts | None, batch_size: int | None, max_samples: int | None, shuffle: int | None
+) -> Batching:
+    """Return how the samples were grouped: as the options say, else as the manifest does; TensorRT takes full batches."""
+    from trtcalib.batches import Batching
+
+    if was is None:
+        return Batching(batch_size=batch_size, max_samples=max_samples, shuffle=shuffle, drop_last=True)
+    return Batching(
+        batch_size=was.batch_size if batch_size is None else batch_size,
+        max_samples=was.max_samples if max_samples is None else max_samples,
+        shuffle=was.shuffle if shuffle is None else shuffle,
+        drop_last=was.drop_last,
+    )
 
 
 def _show(result: Crosscheck, cache: Path) -> None:
     from trtcalib.views.tables import agreement_table
     from trtcalib.views.text import printable
 
-    options.print_table(agreement_table(result))
+    first = sorted(result.tensors, key=lambda tensor: tensor.agrees or tensor.ours is None)
+    options.print_table(agreement_table(replace(result, tensors=tuple(first[:SHOWN_TENSORS]))))
+    if rest := first[SHOWN_TENSORS:]:
+        disagree = sum(tensor.ours is not None and not tensor.agrees for tensor in rest)
+        typer.echo(f"... and {len(rest)} more tensors, of which {disagree} disagree; --json lists all")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items())
     typer.echo(
         printable(
-            f"{cache}: {result.agreement:.1%} of {len(result.shared)} tensors agree with our {result.method} calibration of "
-            f"{result.samples} samples in batches of {result.batch_size} ({counts})"
+            f"{cache}: {result.agreement:.1%} of {len(result.shared)} tensors agree with our calibration of {result.samples} samples in "
+            f"batches of {result.batch_size} by {result.method} ({counts})"
         )
     )
     for note in result.notes:
@@ -117,12 +160,29 @@ def _show(result: Crosscheck, cache: Path) -> None:
 
 
 def _find(
-    cache: CalibrationCache, model: Path, data: str, names: dict[str, str], *, workers: int | None, json: bool
+    cache: CalibrationCache,
+    path: Path,
+    model: Path,
+    data: str,
+    names: dict[str, str],
+    *,
+    skip_bad_images: bool,
+    workers: int | None,
+    json: bool,
 ) -> None:
     from trtcalib.layout_search import find_layouts
 
     with options.progress_bar() as progress:
-        result = find_layouts(cache, model, data, names=names, workers=workers, progress=progress)
+        result = find_layouts(
+            cache,
+            model,
+            data,
+            names=names,
+            skip_bad_images=skip_bad_images,
+            path=path,
+            workers=workers,
+            progress=progress,
+        )
     if json:
         typer.echo(json_module.dumps(result.as_json(), indent=2))
     else:

@@ -13,9 +13,9 @@ import numpy as np
 
 from trtcalib.core.entropy import LEVELS
 from trtcalib.core.histogram import Histogram
-from trtcalib.core.scale import INT8_MAX, ulp_distance
+from trtcalib.core.scale import INT8_MAX, bits_from_scale, ulp_distance
 
-__all__ = ["MOST_ULP", "Agreement", "Inversion", "Verdict", "compare", "invert", "is_whole"]
+__all__ = ["MOST_ULP", "Agreement", "Inversion", "Verdict", "compare", "invert", "is_edge", "is_whole"]
 
 MOST_ULP = 8
 """Float32 values between two scales that still count as the same: sums on a GPU and on a CPU differ. Up to 6 were seen."""
@@ -24,7 +24,7 @@ WHOLE = 0.02
 """How far from a whole number a bin that was read back may lie. Ranges that differ by 1e-5, as GPU and CPU sums may, move bin
 2048 by 0.02; the real caches stay below 0.001. By chance one number in 25 is that close, so one tensor proves nothing."""
 
-Verdict = Literal["exact", "same bin", "same", "bins off", "inherited", "other range", "unknown name"]
+Verdict = Literal["exact", "same bin", "same", "bins off", "inherited", "other range", "other scale", "unknown name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,16 @@ class Agreement:
 
     Attributes:
         name: As in TensorRT's cache.
-        verdict: ``exact``: the same bits. ``same bin``: TensorRT chose our bin. ``same``: within 8 ULP, for methods without bins.
-            ``bins off``: another bin of our range. ``inherited``: the scale of another tensor, as our rules say.
-            ``other range``: no bin of our range, so TensorRT's range was another one. ``unknown name``: we have no such tensor.
+        verdict: ``exact``: the same bits. ``same bin``: TensorRT chose our bin. ``same``: within 8 ULP, where no bin can be read
+            back. ``bins off``: another bin of our range. ``inherited``: the scale of another tensor, as our rules say.
+            ``other range``: no bin of our range, so TensorRT's range was another one. ``other scale``: another one, by a method
+            without bins or of a tensor that was all zero. ``unknown name``: we have no such tensor.
         theirs: TensorRT's scale.
         ours: Our scale; ``None`` for an unknown name.
         ulp: Distance of the two in float32 values; ``None`` where there is none.
         their_bin: The bin that TensorRT chose; ``None`` where there is none.
         our_bin: The bin that our search chose.
-        residual: How far TensorRT's scale lies from a whole bin of our range.
+        residual: How far TensorRT's scale lies from a whole bin of our range, in bins.
         origin: The tensor whose histogram or scale this one carries; ``None`` for its own.
         tensor: Our name for it, where that is another one.
         agrees: Whether both chose the same, up to the difference between GPU and CPU sums.
@@ -78,22 +79,29 @@ class Agreement:
         return None if self.their_bin is None or self.our_bin is None else self.their_bin - self.our_bin
 
 
-def invert(scale: float | np.float32, histogram: Histogram) -> Inversion | None:
+def invert(scale: float | np.float32, histogram: Histogram, *, half_bin: bool = True) -> Inversion | None:
     """Read back the bin that an entropy scale stands for.
+
+    Float32 rounds the amax and the scale, so that the residual of bin m of the same range is at most ``(m + 0.5) * 2**-23``, and
+    ``2**-143 / width`` more where the scale is subnormal.
 
     Args:
         scale: amax / 127.
         histogram: Of the tensor; only its range and number of bins matter.
+        half_bin: Whether the search's amax is in the middle of a bin, as TensorRT's, or at its edge.
 
     Returns:
-        ``None`` where there is none: an all-zero tensor, a scale that is not finite, or one outside the candidates' reach.
+        ``None`` where there is none: an all-zero tensor, a scale that is not finite or outside the candidates' reach, or a
+        range so small that neighbouring bins have the same subnormal scale.
     """
     width = float(histogram.width)
     if not (width > 0 and np.isfinite(width) and np.isfinite(scale)):
         return None
-    position = float(scale) * INT8_MAX / width - 0.5
+    position = float(scale) * INT8_MAX / width - 0.5 * half_bin
     nearest = round(position)
     if not LEVELS <= nearest <= histogram.bins:
+        return None
+    if float(np.spacing(np.float32(scale))) * INT8_MAX / width > WHOLE:
         return None
     return Inversion(nearest, position - nearest)
 
@@ -103,11 +111,16 @@ def is_whole(inversion: Inversion | None) -> bool:
     return inversion is not None and abs(inversion.residual) <= WHOLE
 
 
+def is_edge(residual: float | None) -> bool:
+    """Whether a scale is that of a bin's edge, half a bin off: percentiles are, and bins of a range that doubled otherwise."""
+    return residual is not None and abs(residual) >= 0.5 - WHOLE
+
+
 def compare(
     name: str,
     theirs: np.float32,
     ours: np.float32,
-    histogram: Histogram | None,
+    inversion: Inversion | None,
     our_bin: int | None,
     origin: str | None = None,
 ) -> Agreement:
@@ -117,29 +130,31 @@ def compare(
         name: As in TensorRT's cache.
         theirs: TensorRT's scale.
         ours: Ours.
-        histogram: What our scale was made from; ``None`` where it has none.
-        our_bin: The bin that our entropy search chose; ``None`` for other methods.
+        inversion: What TensorRT's scale stands for in our histogram; ``None`` where it has no bin.
+        our_bin: The bin that our entropy search chose; ``None`` for other methods and all-zero tensors.
         origin: The tensor whose histogram ours is, where that is another one.
     """
     ulp = None if np.isnan(theirs) or np.isnan(ours) else ulp_distance(theirs, ours)
-    inversion = None if histogram is None or our_bin is None else invert(theirs, histogram)
-    whole = is_whole(inversion)
-    verdict: Verdict = "other range"
-    if ulp == 0:
+    near = ulp is not None and ulp <= MOST_ULP
+    bin_m = inversion.bin_m if our_bin is not None and inversion is not None and is_whole(inversion) else None
+    verdict: Verdict
+    if bits_from_scale(theirs) == bits_from_scale(ours):
         verdict = "exact"
-    elif whole and inversion is not None:
-        verdict = "same bin" if inversion.bin_m == our_bin else "bins off"
-    elif ulp is not None and ulp <= MOST_ULP:
+    elif bin_m is not None:
+        verdict = "same bin" if bin_m == our_bin else "bins off"
+    elif near:
         verdict = "same"
+    else:
+        verdict = "other scale" if our_bin is None else "other range"
     return Agreement(
         name=name,
         verdict=verdict,
         theirs=float(theirs),
         ours=float(ours),
         ulp=ulp,
-        their_bin=inversion.bin_m if whole and inversion is not None else None,
+        their_bin=bin_m,
         our_bin=our_bin,
-        residual=None if inversion is None else inversion.residual,
+        residual=None if inversion is None or our_bin is None else inversion.residual,
         origin=origin,
-        agrees=verdict in ("exact", "same bin", "same") or (ulp is not None and ulp <= MOST_ULP),
+        agrees=near or verdict in ("exact", "same bin"),
     )

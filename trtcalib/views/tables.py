@@ -78,7 +78,9 @@ def agreement_table(result: Crosscheck) -> Table:
         off = tensor.bins_off
         table.add_row(
             label,
-            tensor.verdict if tensor.verdict != "bins off" or off is None else f"{abs(off)} bins off",
+            tensor.verdict
+            if tensor.verdict != "bins off" or off is None
+            else f"{abs(off)} bin{'s' * (abs(off) != 1)} off",
             *("-" if value is None else str(value) for value in (tensor.their_bin, tensor.our_bin, off, tensor.ulp)),
             f"{tensor.theirs:.8g}",
             "-" if tensor.ours is None else f"{tensor.ours:.8g}",
