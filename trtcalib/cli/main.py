@@ -59,7 +59,11 @@ def _main(
     logging.getLogger("trtcalib.trt.feeder").setLevel(
         logging.CRITICAL
     )  # its error is raised, and told, when TensorRT returns
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    # What a feeder logs is raised when TensorRT returns, and told then.
+    handler.addFilter(lambda record: record.name != "trtcalib.trt.feeder")
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", handlers=[handler])
 
 
 def run() -> None:
