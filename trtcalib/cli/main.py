@@ -56,9 +56,6 @@ def _main(
     ] = False,
 ) -> None:
     del version
-    logging.getLogger("trtcalib.trt.feeder").setLevel(
-        logging.CRITICAL
-    )  # its error is raised, and told, when TensorRT returns
     handler = logging.StreamHandler()
     # What a feeder logs is raised when TensorRT returns, and told then.
     handler.addFilter(lambda record: record.name != "trtcalib.trt.feeder")
