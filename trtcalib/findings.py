@@ -28,6 +28,8 @@ CODES = {
     "cache-not-reused": "a calibration cache stood there and was made from something else",
     "crosscheck-disagrees": "TensorRT's cache and our reference chose other bins for too many tensors",
     "crosscheck-skipped": "TensorRT's cache could not be compared with our reference",
+    "dla-shared-scales": "scales were raised, because DLA needs the inputs of an element-wise layer to share one",
+    "device-collection": "the device collector had to work in parts, or could not observe a tensor",
     "tensors-without-scale": "tensors of TensorRT's network have no scale in the cache",
 }
 """Every kind of finding, with what it means; ``--fail-on`` takes these names."""

@@ -108,7 +108,12 @@ class Provenance(_Facts):
     batching: BatchingFacts
     range: Annotated[str | None, Field(description="range policy; null where TensorRT itself calibrated")]
     bins: Annotated[int | None, Field(description="bins per histogram; null where TensorRT itself calibrated")]
-    session_options: Annotated[dict[str, str | int], Field(description="of ONNX Runtime; empty for TensorRT")]
+    session_options: Annotated[
+        dict[str, str | int],
+        Field(
+            description="of ONNX Runtime; empty where TensorRT calibrated, and 'session: tensorrt' where it computed the activations"
+        ),
+    ]
     versions: dict[str, str]
     cpu: str
     device: Annotated[DeviceFacts | None, Field(description="the GPU that TensorRT calibrated on")] = None

@@ -6,18 +6,25 @@
  * CUDA_ERROR_NOT_SUPPORTED. NVIDIA's own cuda.h declares all of it, so the compiler checks every signature and the header's
  * macros give each function the versioned name that programs link against.
  *
+ * Kernels are no machine code: what stands in for nvcc (nvcc.py) makes a host library of their source (kernel_host.cpp), which
+ * is loaded here where a driver would load a cubin.
+ *
  * Read once, by cuInit: SIMULATED_CUDA_NO_DEVICE=1, SIMULATED_CUDA_OLD_DRIVER=1, SIMULATED_CUDA_MEMORY=<bytes>.
  */
 #define _GNU_SOURCE
 #include <cuda.h>
 
+#include <dlfcn.h>
+#include <elf.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
     DRIVER_VERSION = 12090,     /* CUDA 12.9, as the headers that PyCUDA is built with */
@@ -25,6 +32,7 @@ enum {
     MAX_CONTEXT_DEPTH = 64,
     ALIGNMENT = 256,            /* what cuMemAlloc promises */
     PAGE = 4096,
+    MAX_THREADS = 1024,         /* of a block */
     FRESH_POISON = 0xCD,
     FREED_POISON = 0xDD,
     NEVER = -1,
@@ -46,7 +54,7 @@ typedef struct {
     bool blocking;
 } Queue;
 
-typedef enum { TO_DEVICE, TO_HOST, ON_DEVICE, FILL, WAIT } Kind;
+typedef enum { TO_DEVICE, TO_HOST, ON_DEVICE, FILL, WAIT, LAUNCH } Kind;
 
 /* Work that was asked for and not yet done. */
 typedef struct Operation {
@@ -63,6 +71,9 @@ typedef struct Operation {
     size_t width;       /* FILL: bytes of the pattern */
     Queue awaited;      /* WAIT: for this queue ... */
     uint64_t up_to;     /* ... up to and with this operation */
+    CUfunction kernel;  /* LAUNCH: with the arguments in `staged` */
+    unsigned int grid;  /* LAUNCH: blocks */
+    unsigned int block; /* LAUNCH: threads of a block */
 } Operation;
 
 struct CUctx_st {
@@ -85,6 +96,19 @@ struct CUevent_st {
     Queue queue;
     uint64_t up_to;
     double milliseconds;
+};
+
+struct CUmod_st {
+    CUmodule next;
+    CUcontext owner;
+    void *library;
+    CUfunction functions;
+};
+
+struct CUfunc_st {
+    CUfunction next;
+    CUmodule module;
+    char name[64];
 };
 
 /* What tests look at; fake_cuda.py names the same fields in the same order. */
@@ -113,6 +137,8 @@ static Block *device_blocks, *pinned_blocks;
 static Operation *operations; /* oldest first */
 static CUstream streams;
 static CUevent events;
+static CUmodule modules;
+static uint64_t launches;
 static struct CUctx_st primary = {.primary = true};
 static uint64_t last_operation, last_queue;
 static Counts counts; /* only what adds up over time; the rest is counted when asked for */
@@ -217,9 +243,26 @@ static void fill(const Operation *operation) {
     }
 }
 
+static bool on_device(const void *pointer) { return block_around(device_blocks, pointer, 1); }
+
+/* The same numbers as in kernel_host.cpp. */
+enum { KERNEL_RAN, NO_SUCH_KERNEL, WRONG_ARGUMENTS, NO_DEVICE_MEMORY };
+
+static CUresult run_kernel(const Operation *operation) {
+    int (*run)(const char *, const void *, size_t, unsigned int, unsigned int, bool (*)(const void *));
+    *(void **)&run = dlsym(operation->kernel->module->library, "kernel_host_launch");
+    launches++;
+    switch (run(operation->kernel->name, operation->staged, operation->size, operation->grid, operation->block, on_device)) {
+    case KERNEL_RAN: return CUDA_SUCCESS;
+    case NO_DEVICE_MEMORY: counts.lost_copies++; return CUDA_ERROR_ILLEGAL_ADDRESS;
+    default: return CUDA_ERROR_LAUNCH_FAILED;
+    }
+}
+
 /* Do one piece of work. Memory that is gone by now is a bug of the program: counted and reported, never touched. */
 static CUresult perform(const Operation *operation) {
     if (operation->kind == WAIT) return complete(operation->awaited, operation->up_to);
+    if (operation->kind == LAUNCH) return run_kernel(operation);
 
     Block *target_list = operation->kind == TO_HOST ? pinned_blocks : device_blocks;
     Block *source_list = operation->kind == TO_DEVICE ? pinned_blocks : device_blocks;
@@ -398,10 +441,11 @@ static int attribute_value(CUdevice_attribute attribute) {
     switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return 8; /* 8.6, an Ampere that every TensorRT of the rig supports */
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return 6;
-    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: return 1024;
-    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X: return 1024;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: return MAX_THREADS;
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X: return MAX_THREADS;
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: return 32;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: return 28;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: return 1536;
     case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT: return 2;
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING: return 1;
     case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY: return 1;
@@ -435,6 +479,9 @@ static CUresult describe(CUresult error, const char **answer, bool wants_name) {
     ERROR_TEXT(CUDA_ERROR_INVALID_DEVICE, "invalid device ordinal");
     ERROR_TEXT(CUDA_ERROR_INVALID_CONTEXT, "invalid device context");
     ERROR_TEXT(CUDA_ERROR_INVALID_HANDLE, "invalid resource handle");
+    ERROR_TEXT(CUDA_ERROR_INVALID_IMAGE, "device kernel image is invalid");
+    ERROR_TEXT(CUDA_ERROR_NOT_FOUND, "named symbol not found");
+    ERROR_TEXT(CUDA_ERROR_LAUNCH_FAILED, "unspecified launch failure");
     ERROR_TEXT(CUDA_ERROR_NOT_READY, "device not ready");
     ERROR_TEXT(CUDA_ERROR_ILLEGAL_ADDRESS, "an illegal memory access was encountered");
     ERROR_TEXT(CUDA_ERROR_CONTEXT_IS_DESTROYED, "context is destroyed");
@@ -913,7 +960,126 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags) {
     return CUDA_SUCCESS;
 }
 
+/* ---- kernels ---- */
+
+/* The size of a library in memory: the table of its sections stands last. */
+static size_t library_size(const void *image) {
+    const Elf64_Ehdr *header = image;
+    if (memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 || header->e_type != ET_DYN) return 0;
+    return header->e_shoff + (size_t)header->e_shentsize * header->e_shnum;
+}
+
+static void *open_library(const void *image) {
+    size_t size = library_size(image);
+    int file = size ? memfd_create("kernels", MFD_CLOEXEC) : -1;
+    if (file < 0) return NULL;
+    void *library = NULL;
+    if (write(file, image, size) == (ssize_t)size) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+        library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    close(file);
+    if (library && !dlsym(library, "kernel_host_launch")) {
+        dlclose(library);
+        return NULL;
+    }
+    return library;
+}
+
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int size, CUjit_option *options, void **values) {
+    NEEDS_CONTEXT;
+    (void)size, (void)options, (void)values;
+    void *library = open_library(image);
+    REQUIRE(library, CUDA_ERROR_INVALID_IMAGE);
+    CUmodule created = calloc(1, sizeof *created);
+    created->owner = current_context();
+    created->library = library;
+    created->next = modules;
+    modules = created;
+    *module = created;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleLoadData(CUmodule *module, const void *image) { return cuModuleLoadDataEx(module, image, 0, NULL, NULL); }
+
+CUresult cuModuleUnload(CUmodule module) {
+    NEEDS_CONTEXT;
+    for (CUmodule *link = &modules; *link; link = &(*link)->next) {
+        if (*link != module) continue;
+        CUresult result = complete_everything();
+        *link = module->next;
+        for (CUfunction each = module->functions; each;) {
+            CUfunction next = each->next;
+            free(each);
+            each = next;
+        }
+        dlclose(module->library);
+        free(module);
+        return result;
+    }
+    return CUDA_ERROR_INVALID_HANDLE;
+}
+
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+    NEEDS_CONTEXT;
+    int (*has)(const char *);
+    *(void **)&has = dlsym(module->library, "kernel_host_has");
+    REQUIRE(has && has(name), CUDA_ERROR_NOT_FOUND);
+    CUfunction created = calloc(1, sizeof *created);
+    created->module = module;
+    snprintf(created->name, sizeof created->name, "%s", name);
+    created->next = module->functions;
+    module->functions = created;
+    *function = created;
+    return CUDA_SUCCESS;
+}
+
+/* Deprecated, and still what PyCUDA says before each launch, which names the shape again. */
+CUresult cuFuncSetBlockShape(CUfunction function, int x, int y, int z) {
+    NEEDS_CONTEXT;
+    REQUIRE(function && x > 0 && y > 0 && z > 0, CUDA_ERROR_INVALID_VALUE);
+    return CUDA_SUCCESS;
+}
+
+/* Takes packed arguments only (CU_LAUNCH_PARAM_BUFFER_POINTER), as PyCUDA gives them. */
+CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,
+                        unsigned int block_y, unsigned int block_z, unsigned int shared, CUstream stream, void **arguments,
+                        void **extra) {
+    NEEDS_CONTEXT;
+    Queue queue;
+    OR_RETURN(queue_of(stream, &queue));
+    REQUIRE(grid_x && block_x && block_x <= MAX_THREADS, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(grid_y == 1 && grid_z == 1 && block_y == 1 && block_z == 1 && !shared, CUDA_ERROR_NOT_SUPPORTED);
+    REQUIRE(!arguments && extra, CUDA_ERROR_NOT_SUPPORTED);
+    const void *packed = NULL;
+    size_t size = 0;
+    for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
+        if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER) packed = extra[1];
+        else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE) size = *(const size_t *)extra[1];
+        else return CUDA_ERROR_INVALID_VALUE;
+    }
+    REQUIRE(packed && size, CUDA_ERROR_INVALID_VALUE);
+    Operation launch = {.kind = LAUNCH, .kernel = function, .size = size, .grid = grid_x, .block = block_x};
+    launch.staged = malloc(size);
+    memcpy(launch.staged, packed, size);
+    ask_for(queue, launch);
+    return CUDA_SUCCESS;
+}
+
 /* ---- for tests ---- */
+
+uint64_t simulated_cuda_launches(void) {
+    LOCKED;
+    return launches;
+}
+
+uint64_t simulated_cuda_modules(void) {
+    LOCKED;
+    uint64_t count = 0;
+    for (CUmodule each = modules; each; each = each->next) count++;
+    return count;
+}
 
 void simulated_cuda_counts(Counts *now) {
     LOCKED;

@@ -82,6 +82,7 @@ def install() -> Path:
         make_environment()
         for version, requirement in bindings().items():
             unpack_bindings(version, requirement)
+        unpack_compiler()
         install_pycuda(pycuda.result())
     return python_of("venv")
 
@@ -216,6 +217,13 @@ def unpack_bindings(version: str, requirement: str) -> None:
     with step(f"tensorrt-{version}", requirement) as missing:
         if missing:
             unpack(RIG / "tensorrt" / version, requirement)
+
+
+def unpack_compiler() -> None:
+    """NVRTC, which compiles kernels and needs no GPU for it."""
+    with step("nvrtc", pin_of("nvidia-cuda-nvrtc-cu12")) as missing:
+        if missing:
+            unpack(CUDA / "nvrtc", pin_of("nvidia-cuda-nvrtc-cu12"))
 
 
 def install_pycuda(wheel: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trtcalib.errors import DeviceError
 from trtcalib.manifest import DeviceFacts
+from trtcalib.trt.kernels import Kernels, PyCudaKernels
 from trtcalib.trt.require import device_facts, import_pycuda
 
 __all__ = ["Device", "DeviceBuffer", "PyCudaBuffer", "PyCudaDevice", "open_device"]
@@ -67,11 +68,29 @@ class Device(Protocol):
     def current(self) -> AbstractContextManager[None]:
         """Make the device's context current on this thread for a while; may be nested."""
 
-    def allocate(self, nbytes: int) -> DeviceBuffer:
+    @property
+    def resident_threads(self) -> int:
+        """How many threads the GPU holds at once."""
+
+    def allocate(self, nbytes: int, *, copies: bool = True) -> DeviceBuffer:
         """Return a new buffer.
+
+        Args:
+            nbytes: Its size, at least 1.
+            copies: Whether it will be uploaded to or downloaded from, which takes as much host memory.
 
         Raises:
             DeviceError: If the device has not that much memory; it says how much was asked for and how much is free.
+        """
+
+    def free_memory(self) -> int:
+        """Return how many bytes of device memory are free."""
+
+    def compile(self, source: str) -> Kernels:
+        """Compile CUDA C++ for this GPU.
+
+        Raises:
+            DeviceError: If there is no compiler, or it refuses the source.
         """
 
     def synchronize(self) -> None:
@@ -99,6 +118,8 @@ class PyCudaDevice:
 
     def __init__(self, index: int = 0) -> None:
         self._cuda = cuda = import_pycuda()
+        self._index = index
+        self._kernels: list[PyCudaKernels] = []
         self.facts = device_facts(cuda, index)
         try:
             self._context = _primary_context(cuda, index)
@@ -121,15 +142,23 @@ class PyCudaDevice:
         finally:
             self._cuda.Context.pop()
 
-    def allocate(self, nbytes: int) -> PyCudaBuffer:
-        """Return a new buffer with a pinned one beside it, which copies go through.
+    @property
+    def resident_threads(self) -> int:
+        """How many threads the GPU holds at once."""
+        attribute = self._cuda.device_attribute
+        device = self._cuda.Device(self._index)
+        processors = device.get_attribute(attribute.MULTIPROCESSOR_COUNT)
+        return int(processors * device.get_attribute(attribute.MAX_THREADS_PER_MULTIPROCESSOR))
+
+    def allocate(self, nbytes: int, *, copies: bool = True) -> PyCudaBuffer:
+        """Return a new buffer; for copies with a pinned one beside it, which they go through.
 
         Raises:
             DeviceError: If memory is not enough.
         """
         with self.current():
             try:
-                return PyCudaBuffer(self, nbytes)
+                return PyCudaBuffer(self, nbytes, copies=copies)
             except self._cuda.MemoryError as error:
                 free, total = self._cuda.mem_get_info()
                 raise DeviceError(
@@ -137,6 +166,21 @@ class PyCudaDevice:
                     "stop what else runs on the GPU",
                     nbytes,
                 ) from error
+
+    def free_memory(self) -> int:
+        """Return how many bytes of device memory are free."""
+        with self.current():
+            return int(self._cuda.mem_get_info()[0])
+
+    def compile(self, source: str) -> PyCudaKernels:
+        """Compile with nvcc, as PyCUDA does; :meth:`close` unloads what was compiled.
+
+        Raises:
+            DeviceError: If nvcc is missing or refuses the source.
+        """
+        with self.current():
+            self._kernels.append(PyCudaKernels(self._cuda, self.current, self._stream, source))
+        return self._kernels[-1]
 
     def synchronize(self) -> None:
         """Wait for the stream."""
@@ -146,6 +190,9 @@ class PyCudaDevice:
     def close(self) -> None:
         """Let go of the stream; the primary context stays for the life of the process, as CUDA's runtime API keeps it."""
         with self.current():
+            for kernels in self._kernels:
+                kernels.unload()
+            self._kernels.clear()
             self._stream = None
 
 
@@ -170,18 +217,21 @@ def _give_back(index: int) -> None:
 
 
 class PyCudaBuffer:
-    """Device memory, and pinned host memory of the same size that asynchronous copies need.
+    """Device memory, and for copies pinned host memory of the same size that asynchronous ones need.
 
     The pinned memory is overwritten by the next upload, so the device must be synchronised between two of them.
     """
 
-    def __init__(self, device: PyCudaDevice, nbytes: int) -> None:
+    def __init__(self, device: PyCudaDevice, nbytes: int, *, copies: bool = True) -> None:
         cuda = device._cuda  # noqa: SLF001 - the two classes are one unit
         self._device = device
         self.nbytes = nbytes
+        self._freed = False
+        self._staging: NDArray[np.uint8] | None = None
         self._memory = cuda.mem_alloc(nbytes)
         try:
-            self._staging: NDArray[np.uint8] | None = cuda.pagelocked_empty(nbytes, np.uint8)
+            if copies:
+                self._staging = cuda.pagelocked_empty(nbytes, np.uint8)
         except cuda.Error:
             self._memory.free()
             raise
@@ -214,9 +264,10 @@ class PyCudaBuffer:
 
     def free(self) -> None:
         """Free both memories, on a thread where the context is current: PyCUDA only warns where it is not."""
-        if self._staging is None:
+        if self._freed:
             return
         with self._device.current():
             self._memory.free()
-            self._staging.base.free()  # type: ignore[union-attr]  # PyCUDA's pinned allocation
-        self._staging = None
+            if self._staging is not None:
+                self._staging.base.free()  # type: ignore[union-attr]  # PyCUDA's pinned allocation
+        self._freed, self._staging = True, None

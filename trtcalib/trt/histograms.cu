@@ -16,6 +16,14 @@
 #define BINS 2048
 #define COPIES 2 /* of the bins per block; neighbouring lanes count in different ones, so that equal values collide half as often */
 #define THREADS 512
+/* Blocks that a multiprocessor has room for: with more registers per thread the last ones would come after all others. */
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800)
+#define RESIDENT 2
+#elif defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 870 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+#define RESIDENT 3
+#else
+#define RESIDENT 4
+#endif
 #define INFINITY_BITS 0x7f800000u
 
 typedef unsigned int u32;
@@ -186,17 +194,17 @@ __device__ void tally(const void *values, u64 size, Window window, u64 *bins, Se
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) look_float32(const void *values, u64 size, Seen *seen) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) look_float32(const void *values, u64 size, Seen *seen) {
     __shared__ Seen block;
     look_at<Float32>(values, size, seen, &block);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) look_float16(const void *values, u64 size, Seen *seen) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) look_float16(const void *values, u64 size, Seen *seen) {
     __shared__ Seen block;
     look_at<Float16>(values, size, seen, &block);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 tally_float32(const void *values, u64 size, u64 *bins, Seen *seen, u32 from, u32 to, u32 range_bits, float range, float shrink) {
     __shared__ u32 counts[BINS * COPIES];
     __shared__ Seen block;
@@ -204,7 +212,7 @@ tally_float32(const void *values, u64 size, u64 *bins, Seen *seen, u32 from, u32
     tally<Float32>(values, size, window, bins, seen, counts, &block);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 tally_float16(const void *values, u64 size, u64 *bins, Seen *seen, u32 from, u32 to, u32 range_bits, float range, float shrink) {
     __shared__ u32 counts[BINS * COPIES];
     __shared__ Seen block;

@@ -18,7 +18,7 @@ from trtcalib.trt.require import numpy_dtype
 if TYPE_CHECKING:
     from trtcalib.trt.callbacks import TensorRTLog
 
-__all__ = ["calibration_profile", "float_tensors", "has_qdq", "input_shapes", "parse_network"]
+__all__ = ["calibration_profile", "elementwise_inputs", "float_tensors", "has_qdq", "input_shapes", "parse_network"]
 
 _MOST_FAULTS = 10
 
@@ -71,8 +71,27 @@ def float_tensors(trt: Any, network: Any) -> Iterator[str]:
                 yield str(tensor.name)
 
 
-def input_shapes(network: Any, given: Mapping[str, ShapeRange], batch_size: int | None) -> dict[str, ShapeRange]:
+def elementwise_inputs(trt: Any, network: Any) -> Iterator[tuple[str, ...]]:
+    """Yield the names of the floating-point inputs of each element-wise layer that has several."""
+    floats = (trt.float32, trt.float16)
+    for layer in (network.get_layer(i) for i in range(network.num_layers)):
+        if layer.type == trt.LayerType.ELEMENTWISE:
+            inputs = [tensor for j in range(layer.num_inputs) if (tensor := layer.get_input(j)) is not None]
+            names = dict.fromkeys(str(tensor.name) for tensor in inputs if tensor.dtype in floats)
+            if len(names) > 1:
+                yield tuple(names)
+
+
+def input_shapes(
+    network: Any, given: Mapping[str, ShapeRange], batch_size: int | None, *, is_fixed: bool = False
+) -> dict[str, ShapeRange]:
     """Return the shapes that each input may have: what was given, and the batch where only that is free.
+
+    Args:
+        network: TensorRT's.
+        given: Per input.
+        batch_size: The batch where only that is free.
+        is_fixed: Whether each input must have one shape only, as on DLA.
 
     Raises:
         SpecError: With all faults: unknown inputs, wrong ranks or fixed sizes, free axes that nothing fixes.
@@ -94,8 +113,10 @@ def input_shapes(network: Any, given: Mapping[str, ShapeRange], batch_size: int 
         elif name in given:
             shapes[name] = given[name]
             faults += _range_faults(name, shape, given[name])
+            if is_fixed and given[name].min != given[name].max:
+                faults.append(_moving_axes(name, given[name]))
         elif -1 not in shape[1:]:
-            shapes[name] = _batch_range(shape, batch_size)
+            shapes[name] = _batch_range(shape, batch_size, is_fixed=is_fixed)
         else:
             faults.append(_free_axes(name, shape))
     if faults:
@@ -114,11 +135,18 @@ def _range_faults(name: str, shape: tuple[int, ...], wanted: ShapeRange) -> Iter
             yield f"{name}: axis {axis} is fixed to {size} by the model, {text}, found {sorted(sizes)}"
 
 
-def _batch_range(shape: tuple[int, ...], batch_size: int | None) -> ShapeRange:
+def _moving_axes(name: str, wanted: ShapeRange) -> str:
+    return (
+        f"{name}: DLA takes one shape only, the same for min, opt and max, found {_text(wanted.min)} to {_text(wanted.max)}: "
+        f"give --shapes {name}:{'x'.join(map(str, wanted.opt))}"
+    )
+
+
+def _batch_range(shape: tuple[int, ...], batch_size: int | None, *, is_fixed: bool) -> ShapeRange:
     if shape[:1] != (-1,):
         return ShapeRange(min=shape, opt=shape, max=shape)
     largest = (batch_size or DEFAULT_BATCH_SIZE, *shape[1:])
-    return ShapeRange(min=(1, *shape[1:]), opt=largest, max=largest)
+    return ShapeRange(min=largest if is_fixed else (1, *shape[1:]), opt=largest, max=largest)
 
 
 def _free_axes(name: str, shape: tuple[int, ...]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,12 +15,24 @@ from trtcalib.core.cache import FIRST_VERSION_WITHOUT_CALIBRATORS
 from trtcalib.errors import DeviceError, EngineError, InstalledTensorRTError, MissingPackageError
 from trtcalib.manifest import DeviceFacts
 
-__all__ = ["device_facts", "import_pycuda", "import_tensorrt", "numpy_dtype", "require_calibrators", "version_of"]
+__all__ = [
+    "device_facts",
+    "find_nvcc",
+    "import_compiler",
+    "import_pycuda",
+    "import_tensorrt",
+    "numpy_dtype",
+    "require_calibrators",
+    "version_of",
+]
 
 OLDEST = (8, 6)
 """The oldest TensorRT that this package is written for: ``set_memory_pool_limit`` and ``execute_async_v3`` everywhere."""
 
 NEWEST_WITH_CALIBRATORS = "10.16.1"
+
+TOOLKIT = "/usr/local/cuda"
+"""Where NVIDIA's packages and containers put the CUDA toolkit, often without putting it on the PATH."""
 
 
 def import_tensorrt() -> Any:
@@ -119,6 +133,30 @@ def import_pycuda() -> ModuleType:
     if not count:
         raise DeviceError("the NVIDIA driver sees no GPU: check nvidia-smi, CUDA_VISIBLE_DEVICES and --gpus")
     return cuda  # type: ignore[no-any-return]  # pycuda is untyped
+
+
+def import_compiler() -> ModuleType:
+    """Return the module ``pycuda.compiler``; PyCUDA itself must have been imported before."""
+    import pycuda.compiler
+
+    return pycuda.compiler  # type: ignore[no-any-return]  # pycuda is untyped
+
+
+def find_nvcc() -> str:
+    """Return the CUDA compiler: on the PATH, below ``CUDA_HOME`` or ``CUDA_PATH``, or where the toolkit installs itself.
+
+    Raises:
+        DeviceError: If there is none.
+    """
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), TOOLKIT]
+    for folder in (None, *(Path(home, "bin") for home in homes if home)):
+        found = shutil.which("nvcc", path=folder)
+        if found:
+            return found
+    raise DeviceError(
+        "there is no CUDA compiler here, and PyCUDA compiles kernels with nvcc: install the CUDA toolkit (NVIDIA's TensorRT "
+        "containers have it) and put its bin folder on the PATH, or set CUDA_HOME"
+    )
 
 
 def _driver_fault(text: str) -> str:

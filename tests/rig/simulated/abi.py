@@ -8,7 +8,8 @@ word  content
 ====  =======================================================================
 0     the vtable of the public class: destructors and few others, or, for the parser's classes, all methods
 1     the address of word 4 (the public class forwards to its implementation)
-2, 3  empty
+2     the address of a part: what a class that is more than a layer forwards to beside that; else empty
+3     empty
 4     the vtable of the implementation: all methods
 7     how often the object was deleted (stub.c counts)
 8-11  spare, for an implementation that is deleted itself
@@ -44,6 +45,7 @@ __all__ = [
     "POINTER",
     "SIZE",
     "TEXT",
+    "WEIGHTS",
     "Simulated",
     "address_of_text",
     "keep",
@@ -55,6 +57,7 @@ __all__ = [
 
 _WORDS = 12
 _WORD = ctypes.sizeof(ctypes.c_void_p)
+_PART = 2
 _IMPLEMENTATION = 4
 _DELETED = 7
 _MAX_DIMS = 8
@@ -113,6 +116,8 @@ TEXT = Kind(
 OBJECT = Kind(ctypes.c_void_p, object_at, lambda value: value.address if value is not None else 0)
 DIMS = Kind(None)
 """Dimensions: in Python a tuple, or ``None`` for the invalid dimensions (-1 of them)."""
+WEIGHTS = Kind(None)
+"""Weights as a result: in Python the number of a ``DataType``, an address, and how many values stand there."""
 DIMS_BY_REFERENCE = Kind(ctypes.c_void_p)
 """Dimensions as an argument that TensorRT 8 passes by reference too."""
 
@@ -146,6 +151,10 @@ class Simulated:
         public, implementation = _vtables_of(type(self), simulation.major)
         self._words[0], self._words[1], self._words[_IMPLEMENTATION] = public, inside, implementation
         _objects[self.address] = _objects[inside] = self
+
+    def add_part(self, part: Simulated) -> None:
+        """Let the bindings find the implementation of a derived class behind that of its base."""
+        self._words[_PART] = part.address + _IMPLEMENTATION * _WORD
 
     @property
     def deleted(self) -> bool:
@@ -206,7 +215,7 @@ def _callback(cls: type[Simulated], name: str, major: int) -> int:
     else:
         result, arguments = function.signature
         types = [_type_of_dims(major) if kind is DIMS else kind.ctype for kind in arguments]
-        if result is DIMS:  # too large for registers: the caller passes where to write it, before the object
+        if result in (DIMS, WEIGHTS):  # too large for registers: the caller passes where to write it, before the object
             prototype = ctypes.CFUNCTYPE(_Word, _Word, _Word, *types)
         else:
             prototype = ctypes.CFUNCTYPE(result and result.ctype, _Word, *types)
@@ -249,6 +258,13 @@ def _entry(name: str, function: Callable[..., Any], major: int) -> Callable[...,
             write_dims(out, call(this, raw), major)
             return out
 
+    elif result is WEIGHTS:
+
+        def entry(out: int, this: int, *raw: Any) -> int:
+            weights = _Weights.from_address(out)
+            weights.type, weights.values, weights.count = call(this, raw) or (0, None, 0)
+            return out
+
     else:
 
         def entry(this: int, *raw: Any) -> Any:  # type: ignore[misc]
@@ -266,6 +282,10 @@ class _Dims32(ctypes.Structure):
 
 class _Dims64(ctypes.Structure):
     _fields_ = (("nbDims", ctypes.c_int32), ("d", ctypes.c_int64 * _MAX_DIMS))
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_int32), ("values", ctypes.c_void_p), ("count", ctypes.c_int64))
 
 
 def _struct_of_dims(major: int) -> Any:

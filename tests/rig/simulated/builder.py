@@ -280,8 +280,20 @@ def _plan(network: NetworkDefinition, config: BuilderConfig, build: Build) -> by
             if layer.kind != "CONSTANT"
         ],
     }
-    model = network.model.SerializeToString() if network.model is not None else onnx.ModelProto().SerializeToString()
-    return write_plan(facts, model)
+    return write_plan(facts, _model_of(network))
+
+
+def _model_of(network: NetworkDefinition) -> bytes:
+    """Return the model that is run in place of the engine: its outputs are those that are marked, inner tensors too."""
+    model = onnx.ModelProto()
+    if network.model is not None:
+        model.CopyFrom(network.model)
+    given = {info.name: info for info in model.graph.output}
+    del model.graph.output[:]
+    for tensor in network.outputs:
+        info = given.get(tensor.name) or onnx.helper.make_empty_tensor_value_info(tensor.name)
+        model.graph.output.append(info)
+    return model.SerializeToString()
 
 
 def _tensor_facts(tensor) -> dict[str, object]:

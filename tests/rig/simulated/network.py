@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.rig.simulated.abi import BOOL, DIMS, FLOAT, INT, INT64, OBJECT, TEXT, Simulated, method
+import numpy as np
+
+from tests.rig.simulated.abi import BOOL, DIMS, FLOAT, INT, INT64, OBJECT, TEXT, WEIGHTS, Simulated, keep, method
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
 
     from tests.rig.simulated.record import Shape, Simulation
 
-__all__ = ["Layer", "NetworkDefinition", "Tensor"]
+__all__ = ["ConstantPart", "Layer", "NetworkDefinition", "Tensor"]
 
 
 class Tensor(Simulated):
@@ -200,6 +203,25 @@ class Layer(Simulated):
     @method(None, INT)
     def resetOutputType(self, index):
         self.output_types.pop(index, None)
+
+
+class ConstantPart(Simulated):
+    """What a constant layer is beside a layer: its values."""
+
+    TABLE = "VConstantLayer"
+
+    def __init__(self, simulation: Simulation, dtype: int, values: NDArray[Any]) -> None:
+        super().__init__(simulation)
+        self.dtype = dtype
+        self.values = keep(np.ascontiguousarray(values))
+
+    @method(WEIGHTS)
+    def getWeights(self):
+        return self.dtype, self.values.ctypes.data, self.values.size
+
+    @method(DIMS)
+    def getDimensions(self):
+        return self.values.shape
 
 
 class NetworkDefinition(Simulated):

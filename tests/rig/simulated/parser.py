@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from tests.rig.simulated.abi import BOOL, INT, OBJECT, POINTER, SIZE, TEXT, Simulated, method
-from tests.rig.simulated.network import Layer, NetworkDefinition, Tensor
+from tests.rig.simulated.network import ConstantPart, Layer, NetworkDefinition, Tensor
 from tests.rig.vtable import LoggerDriver
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ def _fill(network: NetworkDefinition, model: onnx.ModelProto, inferred: onnx.Mod
                 kind, shape = constants[name].data_type, tuple(constants[name].dims)
                 tensors[name] = _new_tensor(network, name, kind, shape)
                 network.layers.append(Layer(network.simulation, name, "CONSTANT", [], [tensors[name]]))
+                _add_values(network.layers[-1], constants[name])
             else:
                 tensors[name] = _new_tensor(network, name, *_type_and_shape(infos.get(name)))
         return tensors[name]
@@ -236,9 +237,17 @@ def _fill(network: NetworkDefinition, model: onnx.ModelProto, inferred: onnx.Mod
         name = node.name or f"(Unnamed Layer* {index}) [{node.op_type}]"
         outputs = [tensor(output) for output in node.output if output]
         network.layers.append(Layer(network.simulation, name, kind, inputs, outputs, _axis(node, constants)))
+        for attribute in node.attribute:
+            if kind == "CONSTANT" and attribute.name == "value":
+                _add_values(network.layers[-1], attribute.t)
     network.outputs = [tensor(info.name) for info in graph.output]
     for each in network.outputs:
         each.is_output = True
+
+
+def _add_values(layer: Layer, constant: onnx.TensorProto) -> None:
+    values = onnx.numpy_helper.to_array(constant)
+    layer.add_part(ConstantPart(layer.simulation, layer.outputs[0].dtype, values))
 
 
 def _new_tensor(network: NetworkDefinition, name: str, kind: int, shape: Shape | None) -> Tensor:

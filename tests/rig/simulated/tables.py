@@ -169,6 +169,9 @@ TABLES_10: dict[str, str] = {
         getPrecision precisionIsSet resetPrecision setOutputType getOutputType outputTypeIsSet resetOutputType
         setMetadata getMetadata setNbRanks getNbRanks
     """,
+    "VConstantLayer": """
+        ~complete ~deleting setWeights getWeights setDimensions getDimensions
+    """,
     "VHostMemory": """
         ~complete ~deleting data size type
     """,
