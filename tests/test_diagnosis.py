@@ -186,7 +186,8 @@ class TestEngines:
 
 def test_pycuda(machine) -> None:
     assert part(machine(pycuda="2024.1"), "PyCUDA") == Part("PyCUDA", "2024.1")
-    advice = "pip install 'trtcalib[tensorrt]'; it is built against the CUDA toolkit"
+    assert part(machine(cuda_bindings="13.0"), "PyCUDA") == Part("PyCUDA", "cuda-bindings 13.0")
+    advice = "pip install 'trtcalib[tensorrt]', which is built against the CUDA toolkit; or 'trtcalib[cuda-python]', which needs none"
     assert part(machine(), "PyCUDA") == Part("PyCUDA", "", advice)
 
 

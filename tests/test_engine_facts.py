@@ -20,6 +20,7 @@ from trtcalib.engine_facts import (
     CalibrationFacts,
     cache_manifest,
     engine_manifest,
+    shared_findings,
     uncovered_findings,
 )
 from trtcalib.engine_spec import BuilderSettings, EngineSpec, ShapeRange
@@ -123,6 +124,22 @@ class TestUncovered:
         assert {finding.code for finding in found} <= {"tensors-without-scale"}
 
 
+class TestShared:
+    def test_nothing_is_told_where_nothing_was_raised(self) -> None:
+        assert list(shared_findings({})) == []
+
+    def test_one_and_many_are_counted_and_five_are_named(self) -> None:
+        (one,) = shared_findings({"a": "b"})
+        assert one.code == "dla-shared-scales"
+        assert one.message == (
+            "1 tensor took the larger scale of another input of the same element-wise layer, because DLA needs them to share one: "
+            "'a'"
+        )
+        (many,) = shared_findings({f"t{n}": "b" for n in range(7)})
+        assert many.message.startswith("7 tensors took the larger scale of another input")
+        assert many.message.endswith("to share one: 't0', 't1', 't2', 't3', 't4', ...")
+
+
 class TestEngineManifest:
     def make(self, folder: Path, calibrated: Calibrated, *messages: str, quantized: bool = False) -> EngineManifest:
         builder = SimpleNamespace(
@@ -163,7 +180,7 @@ class TestEngineManifest:
         }
         assert found.shapes == {"x": {"min": (1, 3), "opt": (3, 3), "max": (8, 3)}}
         assert (found.batches_fed, found.seconds) == (3, {"calibration": 0.988, "build": 1.235})
-        assert found.settings == {"fp16": True, "tf32": None, "workspace": 1 << 30, "fallback": {}}
+        assert found.settings == {"fp16": True, "tf32": None, "workspace": 1 << 30, "fallback": {}, "dla": None}
         assert found.recipe == load_recipe("entropy").model_dump()
         assert found.batching == facts.batching
         assert found.findings == [ODD]

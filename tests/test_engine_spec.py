@@ -96,6 +96,7 @@ class TestFiles:
           workspace: 1.5 GiB
           timing_cache: timing.cache
           fallback: {fp16: [conv1, "block*"], fp32: [head]}
+          dla: 1
         output: /engines/m.engine
         """
         spec = load_engine_spec(write(tmp_path, text))
@@ -116,6 +117,7 @@ class TestFiles:
                 workspace=3 << 29,
                 timing_cache=str(tmp_path / "timing.cache"),
                 fallback={"fp16": ("conv1", "block*"), "fp32": ("head",)},
+                dla=1,
             ),
             output="/engines/m.engine",
         )
@@ -180,7 +182,7 @@ class TestFiles:
             f"builder.workspace: found '4XB', {BYTES}",
             "builder.timing_cache: found 3, input should be a valid string",
             f"builder.fallback: found {{'int8': ['a']}}, {LAYERS}",
-            "builder.fb: unknown key; expected one of fallback, fp16, tf32, timing_cache, workspace",
+            "builder.fb: unknown key; expected one of dla, fallback, fp16, tf32, timing_cache, workspace",
             "output: found 4, input should be a valid string",
             f"modle: unknown key (did you mean 'model'?); expected one of {KEYS}",
         )
@@ -196,6 +198,8 @@ class TestFiles:
             ("model: m\nbuilder: {workspace: 1.5}", f"builder.workspace: found 1.5, {BYTES}"),
             ("model: m\nbuilder: {workspace: [1]}", f"builder.workspace: found [1], {BYTES}"),
             (f"model: m\nbuilder: {{workspace: {'9' * 400}}}", f"builder.workspace: found {'9' * 80}..., {BYTES}"),
+            ("model: m\nbuilder: {dla: -1}", "builder.dla: found -1, expected the number of a DLA core, such as 0"),
+            ("model: m\nbuilder: {dla: yes}", "builder.dla: found True, expected the number of a DLA core, such as 0"),
             ("model: m\nbuilder: {fallback: [a]}", f"builder.fallback: found ['a'], {LAYERS}"),
             ("model: m\nbuilder: {fallback: {fp16: a}}", f"builder.fallback: found {{'fp16': 'a'}}, {LAYERS}"),
             (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -19,7 +19,16 @@ import numpy as np
 from trtcalib.errors import DataError
 from trtcalib.feeds import DataSource, Feed, Sample
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Batches", "Batching", "Run", "full_batches", "in_order", "plan_batches"]
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "Batches",
+    "Batching",
+    "Run",
+    "fits_batches",
+    "full_batches",
+    "in_order",
+    "plan_batches",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -221,6 +230,29 @@ def full_batches(batches: Batches, workers: int, check: Callable[[Run, Feed], No
                 check(run, feed)
                 feeds.append(feed)
             yield feeds[0] if len(feeds) == 1 else {n: np.concatenate([f[n] for f in feeds]) for n in feeds[0]}
+
+
+def fits_batches(source: str, shapes: Mapping[str, tuple[int, ...]]) -> Callable[[Run, Feed], None]:
+    """Return a check for :func:`full_batches`: every sample fits the shapes that TensorRT runs at, and holds finite numbers.
+
+    Args:
+        source: What an error calls the data.
+        shapes: Per input, the shape of a batch: kOPT's.
+    """
+
+    def check(run: Run, feed: Feed) -> None:
+        for name, array in feed.items():
+            # The first axis is put together from several samples; the others must be kOPT's.
+            if array.shape[1:] != shapes[name][1:]:
+                raise DataError(
+                    source,
+                    f"input {name!r} has shape {array.shape}, and TensorRT calibrates at {shapes[name]}, the profile's kOPT shape",
+                    run.label,
+                )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DataError(source, f"input {name!r} holds NaN or an infinite value", run.label)
+
+    return check
 
 
 def in_order(

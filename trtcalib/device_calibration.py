@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtcalib.batches import Batches, Batching, Run, full_batches, plan_batches
+from trtcalib.batches import Batches, Batching, fits_batches, full_batches, plan_batches
 from trtcalib.calibration import Calibration, solve
 from trtcalib.collect import default_workers
 from trtcalib.core.tally import BINS
 from trtcalib.engine_spec import ShapeRange
 from trtcalib.errors import DataError, SpecError
-from trtcalib.feeds import Feed
 from trtcalib.findings import data_findings
 from trtcalib.manifest import PACKAGES_WITH_TENSORRT, Finding, environment
 from trtcalib.onnx_graph import read_model
@@ -151,7 +150,7 @@ class _Reader:
         """
         size, total = self._batches.batch_size, self._batches.samples
         digest = hashlib.sha256()
-        check = _checker(self._batches.source.name, self._shapes)
+        check = fits_batches(self._batches.source.name, self._shapes)
         for number, feed in enumerate(full_batches(self._batches, self._workers, check)):
             for name in sorted(feed):
                 digest.update(np.ascontiguousarray(feed[name]).tobytes())
@@ -164,17 +163,3 @@ class _Reader:
                 "gave other values when it was read again: the data must be the same on every pass, without random augmentation",
             )
         self._digest = digest.digest()
-
-
-def _checker(source: str, shapes: Mapping[str, tuple[int, ...]]) -> Callable[[Run, Feed], None]:
-    def check(run: Run, feed: Feed) -> None:
-        for name, array in feed.items():
-            # The first axis is put together from several samples; the others must be kOPT's.
-            if array.shape[1:] != shapes[name][1:]:
-                raise DataError(
-                    source, f"input {name!r} has shape {array.shape}, and TensorRT runs at {shapes[name]}", run.label
-                )
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DataError(source, f"input {name!r} holds NaN or an infinite value", run.label)
-
-    return check

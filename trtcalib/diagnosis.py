@@ -122,10 +122,9 @@ def _reads_caches(tensorrt: str) -> bool:
 
 
 def _pycuda() -> Part:
-    found = _installed("pycuda")
-    return Part(
-        "PyCUDA", found, "" if found else "pip install 'trtcalib[tensorrt]'; it is built against the CUDA toolkit"
-    )
+    found = _installed("pycuda") or _installed("cuda-bindings", "cuda-python")
+    advice = "pip install 'trtcalib[tensorrt]', which is built against the CUDA toolkit; or 'trtcalib[cuda-python]', which needs none"
+    return Part("PyCUDA", found, "" if found else advice)
 
 
 def _gpu() -> Part:

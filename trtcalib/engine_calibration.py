@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from trtcalib.batches import Batches, Batching, Run, full_batches, plan_batches
+from trtcalib.batches import Batches, Batching, fits_batches, full_batches, plan_batches
 from trtcalib.calibration import calibrate
 from trtcalib.core.cache import encode_version, parse_cache
+from trtcalib.core.sharing import raised_scales
 from trtcalib.crosscheck import crosscheck, reference
-from trtcalib.engine_facts import Calibrated, CalibrationFacts, cache_manifest
+from trtcalib.engine_facts import Calibrated, CalibrationFacts, answered_manifest, cache_manifest, shared_findings
 from trtcalib.engine_spec import EngineSpec
-from trtcalib.errors import CacheMismatchError, DataError, ModelError, SpecError, TrtcalibError
+from trtcalib.errors import CacheMismatchError, ModelError, SpecError, TrtcalibError
 from trtcalib.feeds import DataSource, Feed
 from trtcalib.findings import skipped_findings
 from trtcalib.manifest import CrosscheckFacts, Finding, manifest_path, read_manifest
@@ -36,6 +35,14 @@ if TYPE_CHECKING:
 __all__ = ["BuildOptions", "ScaleSource", "calibrated_by_tensorrt"]
 
 logger = logging.getLogger(__name__)
+
+SCALES_ALGORITHM = "EntropyCalibration2"
+"""In the header of a cache with scales that trtcalib chose; also the only algorithm that DLA takes."""
+
+_ENTROPY_ONLY = (
+    "calibrator: found {!r}, but DLA takes scales from TensorRT's second entropy calibrator only (IInt8EntropyCalibrator2): take "
+    "entropy, or percentile-100 for the largest values, or leave dla out"
+)
 
 Choice = tuple[Any, Callable[[], Calibrated]]
 """A calibrator for TensorRT, or ``None``; and what tells after the build where its scales came from."""
@@ -82,6 +89,10 @@ class ScaleSource:
         self._cache = cache
         self._options = options
         self.recipe = load_recipe(spec.calibrator)
+        # TensorRT takes what trtcalib chooses from an entropy calibrator, whatever the recipe.
+        self._algorithm = algorithm_of(self.recipe) if calibrated_by_tensorrt(self.recipe) else SCALES_ALGORITHM
+        if spec.builder.dla is not None and self._algorithm != SCALES_ALGORITHM:
+            raise SpecError("engine spec", (_ENTROPY_ONLY.format(spec.calibrator),))
         self.graph = read_model(spec.model)
         self.findings: list[Finding] = []
         self._source = self._open_source()
@@ -95,7 +106,7 @@ class ScaleSource:
                     "the model holds Q/DQ nodes: TensorRT takes their scales and ignores every calibrator; no data were read",
                 )
             return None, Calibrated
-        header = f"TRT-{encode_version(builder.version)}-{algorithm_of(self.recipe)}"
+        header = f"TRT-{encode_version(builder.version)}-{self._algorithm}"
         if self._options.reuse_cache:
             return self._answer(builder, self._insisted(header))
         by_tensorrt = calibrated_by_tensorrt(self.recipe)
@@ -107,6 +118,7 @@ class ScaleSource:
             shapes=builder.profile.shapes if by_tensorrt else None,
             tf32=self._tf32,
             skip_bad_images=self._options.skip_bad_images,
+            one_scale=None if by_tensorrt else builder.one_scale,
         )
         found = find_reusable(self._cache, self.graph, wanted)
         if found.content is not None:
@@ -165,7 +177,7 @@ class ScaleSource:
         logger.info("the calibration cache %s is used again", self._cache)
         # What was odd about the data is still so.
         self.findings += found.manifest.findings if found.manifest is not None else []
-        kind = MinMaxCalibrator if isinstance(self.recipe, MinMaxRecipe) else EntropyCalibrator
+        kind = MinMaxCalibrator if self._algorithm == MinMaxCalibrator.algorithm else EntropyCalibrator
         calibrator = kind((), builder.profile, None, answer=found.content)
         return calibrator, lambda: Calibrated(cache=found.content, manifest=found.manifest)
 
@@ -245,21 +257,9 @@ class ScaleSource:
 
     def _feeds(self, builder: EngineBuilder, batches: Batches) -> Iterator[Feed]:
         """Yield the calibration batches, checked sample by sample, and move the progress bar."""
-        shapes, name, samples = builder.profile.shapes, batches.source.name, batches.samples
+        samples = batches.samples
         total = None if samples is None else samples // batches.batch_size
-
-        def check(run: Run, feed: Feed) -> None:
-            for key, array in feed.items():
-                # The first axis is put together from several samples; the others must be kOPT's.
-                if array.shape[1:] != shapes[key][1:]:
-                    raise DataError(
-                        name,
-                        f"input {key!r} has shape {array.shape}, and TensorRT calibrates at {shapes[key]}, the profile's kOPT shape",
-                        run.label,
-                    )
-                if array.dtype.kind == "f" and not np.isfinite(array).all():
-                    raise DataError(name, f"input {key!r} holds NaN or an infinite value", run.label)
-
+        check = fits_batches(batches.source.name, builder.profile.shapes)
         for number, feed in enumerate(full_batches(batches, self._options.workers, check), start=1):
             yield feed
             if self._options.progress is not None:
@@ -289,11 +289,17 @@ class ScaleSource:
         seconds = time.perf_counter() - started
         # A partial batch matters where TensorRT takes batches; here it takes scales.
         self.findings += [finding for finding in result.findings if finding.code != "partial-last-batch"]
-        calibrator = PercentileCalibrator(result.scales, builder.profile)
+        scales = result.scales
+        raised = raised_scales(scales, builder.one_scale or ())
+        shared = list(shared_findings(raised))
+        self.findings += shared
+        calibrator = PercentileCalibrator({name: scales[raised.get(name, name)] for name in scales}, builder.profile)
 
         def finish() -> Calibrated:
-            manifest = result.manifest(self._cache, builder.version)
-            return Calibrated(cache=calibrator.feeder.answered, origin="trtcalib", manifest=manifest, seconds=seconds)
+            content = calibrator.feeder.answered
+            assert content is not None  # it was given one
+            manifest = answered_manifest(result.manifest(self._cache, builder.version), content, raised, shared)
+            return Calibrated(cache=content, origin="trtcalib", manifest=manifest, seconds=seconds)
 
         return calibrator, finish
 

@@ -22,6 +22,7 @@ from trtcalib.manifest import (
     Manifest,
     ModelFacts,
     Provenance,
+    TensorFacts,
     environment,
     portable_path,
 )
@@ -32,7 +33,15 @@ from trtcalib.specs import Recipe
 if TYPE_CHECKING:
     from trtcalib.trt.engine import BuiltEngine, EngineBuilder
 
-__all__ = ["Calibrated", "CalibrationFacts", "cache_manifest", "engine_manifest", "uncovered_findings"]
+__all__ = [
+    "Calibrated",
+    "CalibrationFacts",
+    "answered_manifest",
+    "cache_manifest",
+    "engine_manifest",
+    "shared_findings",
+    "uncovered_findings",
+]
 
 _SHOWN = 5
 """Tensors that a finding names."""
@@ -100,6 +109,47 @@ def cache_manifest(facts: CalibrationFacts, path: Path, content: bytes, findings
         findings=list(findings),
         tensors=[],
     )
+
+
+def answered_manifest(
+    manifest: Manifest, content: bytes, raised: Mapping[str, str], findings: Sequence[Finding]
+) -> Manifest:
+    """Return the manifest of scales that trtcalib chose, as TensorRT was given them.
+
+    Args:
+        manifest: Of the calibration.
+        content: The cache that was answered.
+        raised: Per tensor with a raised scale the tensor whose scale it took.
+        findings: What the calibration did not notice.
+    """
+    facts = {tensor.name: tensor for tensor in manifest.tensors}
+
+    def as_given(tensor: TensorFacts) -> TensorFacts:
+        donor = facts.get(raised.get(tensor.name, tensor.name), tensor)
+        if donor is tensor:
+            return tensor
+        carried = {"amax": donor.amax, "scale": donor.scale, "scale_hex": donor.scale_hex}
+        return tensor.model_copy(update={**carried, "bin_m": None, "inherited_from": donor.name})
+
+    return manifest.model_copy(
+        update={
+            "cache_sha256": sha256_of_bytes(content),
+            "algorithm": parse_cache(content).algorithm,
+            "findings": [*manifest.findings, *findings],
+            "tensors": [as_given(tensor) for tensor in manifest.tensors],
+        }
+    )
+
+
+def shared_findings(raised: Mapping[str, str]) -> Iterator[Finding]:
+    """Tell which scales were raised for DLA."""
+    if raised:
+        names = ", ".join(map(repr, list(raised)[:_SHOWN])) + (", ..." if len(raised) > _SHOWN else "")
+        yield Finding(
+            code="dla-shared-scales",
+            message=f"{len(raised)} tensor{'s' * (len(raised) > 1)} took the larger scale of another input of the same element-wise "
+            f"layer, because DLA needs them to share one: {names}",
+        )
 
 
 def uncovered_findings(tensors: Sequence[str], cache: bytes) -> Iterator[Finding]:

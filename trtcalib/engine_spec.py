@@ -64,6 +64,7 @@ class BuilderSettings(_Spec):
         workspace: Most device memory for scratch, such as ``4GiB`` or a number of bytes.
         timing_cache: A file of measured kernels; read where it exists, and written anew.
         fallback: Layers that must not run in INT8, by precision; ``*`` and ``?`` match.
+        dla: The DLA core that takes every layer it can; the others run on the GPU.
     """
 
     fp16: bool = False
@@ -71,6 +72,7 @@ class BuilderSettings(_Spec):
     workspace: Annotated[int, Field(strict=True)] | str | None = None
     timing_cache: str | None = None
     fallback: dict[FallbackPrecision, tuple[str, ...]] = Field(default_factory=dict)
+    dla: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] | None = None
 
     @field_validator("workspace")
     @classmethod
@@ -115,6 +117,7 @@ _WORDING = Wording(
         "max": _SHAPE,
         "workspace": "a number of bytes, or a size such as 4GiB or 512MiB",
         "fallback": "lists of layers under fp16 or fp32, such as {fp16: [conv1]}",
+        "dla": "the number of a DLA core, such as 0",
     },
 )
 

@@ -43,7 +43,7 @@ SCHEMA_VERSION = 1
 PACKAGES = ("trtcalib", "onnxruntime", "onnxruntime-gpu", "onnx", "numpy", "numba", "pillow")
 """What decides the numbers where trtcalib calibrates."""
 
-PACKAGES_WITH_TENSORRT = ("trtcalib", "pycuda", "onnx", "numpy", "pillow")
+PACKAGES_WITH_TENSORRT = ("trtcalib", "pycuda", "cuda-bindings", "onnx", "numpy", "pillow")
 """What decides them, beside TensorRT itself, where TensorRT calibrates."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

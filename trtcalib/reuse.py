@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtcalib.batches import Batches
 from trtcalib.core.cache import parse_cache
+from trtcalib.core.sharing import raised_scales
 from trtcalib.errors import CacheFormatError, SpecError
 from trtcalib.files import sha256_of_bytes
 from trtcalib.manifest import Manifest, Provenance, manifest_path, read_manifest
@@ -44,6 +45,7 @@ class Wanted:
         shapes: The batches' shapes where TensorRT calibrates, ``None`` where trtcalib does.
         tf32: Whether TensorRT's FP32 run may use TF32.
         skip_bad_images: Whether images that cannot be decoded are left out.
+        one_scale: Where trtcalib chooses the scales for DLA, names of tensors that must have one.
     """
 
     batches: Batches
@@ -52,6 +54,7 @@ class Wanted:
     shapes: Mapping[str, tuple[int, ...]] | None
     tf32: bool
     skip_bad_images: bool
+    one_scale: Sequence[Sequence[str]] | None = None
 
 
 def find_reusable(path: Path, graph: ModelGraph, wanted: Wanted) -> Reuse:
@@ -75,6 +78,7 @@ def find_reusable(path: Path, graph: ModelGraph, wanted: Wanted) -> Reuse:
         *_file_differences(content, header, manifest, wanted),
         *_input_differences(manifest.provenance, graph, wanted.batches),
         *_choice_differences(manifest, wanted),
+        *_dla_differences(content, manifest, wanted),
     ]
     return Reuse(None if differences else content, tuple(differences), manifest)
 
@@ -88,6 +92,14 @@ def _file_differences(content: bytes, header: str, manifest: Manifest, wanted: W
     if manifest.calibrated_by != by:
         names = {"trtcalib": "trtcalib on the CPU", "tensorrt": "TensorRT itself"}
         yield f"its scales were chosen by {names[manifest.calibrated_by]}, this build wants {names[by]}"
+
+
+def _dla_differences(content: bytes, manifest: Manifest, wanted: Wanted) -> Iterator[str]:
+    if wanted.one_scale is None:
+        if any(finding.code == "dla-shared-scales" for finding in manifest.findings):
+            yield "some of its scales were raised for DLA"
+    elif raised_scales(parse_cache(content).scales, wanted.one_scale):
+        yield "DLA needs one scale for the inputs of an element-wise layer, and there it has several"
 
 
 def _input_differences(was: Provenance, graph: ModelGraph, batches: Batches) -> Iterator[str]:

@@ -7,11 +7,11 @@ import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from trtcalib.errors import TrtcalibError
+from trtcalib.errors import MissingPackageError, TrtcalibError
 from trtcalib.trt.buffers import Device, open_device
 
 SAMPLE = Path(__file__).parents[2] / "data" / "digits"
@@ -25,10 +25,20 @@ def skip_or_fail(reason: str) -> None:
 
 
 @pytest.fixture
-def device() -> Iterator[Device]:
-    """The first GPU, through PyCUDA."""
+def backend() -> Literal["pycuda", "cuda-python"]:
+    """What the GPU is opened through."""
+    return "pycuda"
+
+
+@pytest.fixture
+def device(backend: Literal["pycuda", "cuda-python"]) -> Iterator[Device]:
+    """The first GPU."""
     try:
-        opened = open_device()
+        opened = open_device(backend=backend)
+    except MissingPackageError as error:
+        if backend == "cuda-python":
+            pytest.skip(f"the images hold PyCUDA only: {error}")  # so it is promised nowhere
+        skip_or_fail(f"no GPU can be used: {error}")
     except TrtcalibError as error:
         skip_or_fail(f"no GPU can be used: {error}")
     if "simulated" in opened.facts.name:

@@ -1,7 +1,8 @@
-"""Device memory through PyCUDA on a real GPU; no TensorRT needed."""
+"""Device memory on a real GPU, through PyCUDA and through cuda-python; no TensorRT needed."""
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from importlib.util import find_spec
 
@@ -9,26 +10,36 @@ import numpy as np
 import pytest
 
 from trtcalib.errors import DeviceError
-from trtcalib.trt.buffers import Device, PyCudaDevice
+from trtcalib.trt.buffers import Device, open_device
 from trtcalib.trt.feeder import BatchFeeder
 from trtcalib.trt.input_profile import InputProfile
 
 
+@pytest.fixture(params=["pycuda", "cuda-python"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each in its turn."""
+    return str(request.param)
+
+
+def ask_driver(device: Device, function: str, *arguments: object) -> None:
+    """Call the driver itself: another way than PyCUDA's and cuda-python's."""
+    with device.current():
+        assert getattr(ctypes.CDLL("libcuda.so.1"), function)(*arguments) == 0
+
+
 def read_back(device: Device, pointer: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """Copy from an address as TensorRT would read it: another way than the buffer's own."""
-    import pycuda.driver as cuda
-
     found = np.empty(shape, dtype)
-    with device.current():
-        cuda.memcpy_dtoh(found, pointer)
+    arguments = ctypes.c_void_p(found.ctypes.data), ctypes.c_uint64(pointer), ctypes.c_size_t(found.nbytes)
+    ask_driver(device, "cuMemcpyDtoH_v2", *arguments)
     return found
 
 
 def free_memory(device: Device) -> int:
-    import pycuda.driver as cuda
-
-    with device.current():
-        return int(cuda.mem_get_info()[0])
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    ask_driver(device, "cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+    assert 0 < device.free_memory() <= total.value
+    return free.value
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int64, np.bool_, np.float16])
@@ -101,7 +112,7 @@ def test_a_feeder_in_another_thread_puts_every_batch_where_its_pointer_says(devi
 
 
 def test_two_devices_share_the_primary_context(device: Device) -> None:
-    other = PyCudaDevice()
+    other = open_device(backend="pycuda")
     buffer = device.allocate(16)
     buffer.upload(np.arange(4, dtype=np.float32))
     device.synchronize()

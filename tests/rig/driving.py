@@ -76,18 +76,23 @@ def on_another_thread(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-@contextlib.contextmanager
-def opened_device() -> Iterator[Any]:
-    """Open the GPU through PyCUDA, and let go of its primary context after, which product code keeps until the process ends."""
-    from trtcalib.trt import buffers
+BACKENDS = ["pycuda", "cuda-python"]
+"""What a device can be opened through."""
 
-    device = buffers.open_device()
+
+@contextlib.contextmanager
+def opened_device(backend: str = "pycuda") -> Iterator[Any]:
+    """Open the GPU, and let go of its primary context after, which product code keeps until the process ends."""
+    from trtcalib.trt import buffers, cuda_python
+
+    device = buffers.open_device(backend=backend)
+    home = buffers if backend == "pycuda" else cuda_python
     try:
         yield device
     finally:
         device.close()
-        atexit.unregister(buffers._give_back)
-        on_another_thread(buffers._give_back, 0)
+        atexit.unregister(home._give_back)
+        on_another_thread(home._give_back, 0)
 
 
 class HostBuffer:

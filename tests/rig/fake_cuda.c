@@ -1067,6 +1067,28 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
     return CUDA_SUCCESS;
 }
 
+/* ---- finding functions ---- */
+
+/* How cuda-python finds functions: by a name without a version. It gets the newest that cuda.h has, a refusal for instance,
+ * whatever version it asks for. */
+CUresult cuGetProcAddress(const char *symbol, void **function, int version, cuuint64_t flags,
+                          CUdriverProcAddressQueryResult *status) {
+    (void)version, (void)flags;
+    *function = NULL;
+    Dl_info here;
+    void *library = dladdr(&driver_mutex, &here) ? dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    REQUIRE(library, CUDA_ERROR_NOT_FOUND);
+    static const char *const versions[] = {"_v3", "_v2", ""};
+    for (size_t each = 0; each < sizeof versions / sizeof *versions && !*function; each++) {
+        char name[128];
+        snprintf(name, sizeof name, "%s%s", symbol, versions[each]);
+        *function = dlsym(library, name);
+    }
+    dlclose(library);
+    if (status) *status = *function ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+
 /* ---- for tests ---- */
 
 uint64_t simulated_cuda_launches(void) {

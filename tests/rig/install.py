@@ -84,6 +84,7 @@ def install() -> Path:
             unpack_bindings(version, requirement)
         unpack_compiler()
         install_pycuda(pycuda.result())
+        install_cuda_python()
     return python_of("venv")
 
 
@@ -100,7 +101,7 @@ def require_this_machine() -> None:
 
 def bindings() -> dict[str, str]:
     """TensorRT version -> requirement of the bindings, oldest first."""
-    chosen = [pin for pin in pins() if pin.partition("==")[0].endswith("-bindings")]
+    chosen = [pin for pin in pins() if pin.startswith("tensorrt-") and pin.partition("==")[0].endswith("-bindings")]
     return {pin.partition("==")[2]: pin for pin in chosen}
 
 
@@ -232,6 +233,13 @@ def install_pycuda(wheel: Path) -> None:
     ) as missing:
         if missing:
             pip("venv", "install", "--no-index", "--no-deps", "--force-reinstall", str(wheel))
+
+
+def install_cuda_python() -> None:
+    wanted = [pin_of("cuda-bindings"), pin_of("cuda-pathfinder")]
+    with step("cuda-python", *wanted, stamp("environment").read_text(encoding="utf-8")) as missing:
+        if missing:
+            pip("venv", "install", "--no-deps", "--only-binary=:all:", *wanted)
 
 
 # What the steps are made of

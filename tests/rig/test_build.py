@@ -252,7 +252,7 @@ def test_simulated_build_of_an_engine_spec(flow):
     assert joined(result.batches)["x"].tobytes() == data[:8].tobytes()
     manifest = flow.engine_manifest("engines/out/mine.engine")
     assert (manifest.model.path, manifest.data.path) == ("../model.onnx", "../data.npy")
-    assert manifest.settings == {"fp16": False, "tf32": False, "workspace": 1 << 20, "fallback": {}}
+    assert manifest.settings == {"fp16": False, "tf32": False, "workspace": 1 << 20, "fallback": {}, "dla": None}
     assert result.build["memory_pools"] == {"WORKSPACE": 1 << 20}
     assert "TF32" not in result.build["flags"]
 
@@ -432,6 +432,7 @@ def test_simulated_build_hands_all_settings_to_tensorrt(flow):
         "tf32": False,
         "workspace": 4 << 30,
         "fallback": {"fp32": ["re*"], "fp16": ["conv"]},
+        "dla": None,
     }
 
 

@@ -57,8 +57,8 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(ready, t
 import importlib.abc, runpy, sys
 class Hidden(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == {module!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name={module!r})
+        if name.split(".")[0] in ({module!r}, "cuda"):  # which would take PyCUDA's place
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Hidden())
 if {module!r} == "tensorrt":
     from trtcalib.cli.main import run

@@ -296,7 +296,7 @@ def test_simulated_data_that_do_not_fit_are_refused(simulation: Any, tmp_path: P
     shape = {"min": (1, 5), "opt": (4, 5), "max": (4, 5)}
     from trtcalib.engine_spec import ShapeRange
 
-    with pytest.raises(DataError, match=r"input 'x' has shape \(1, 4\), and TensorRT runs at \(4, 5\)"):
+    with pytest.raises(DataError, match=r"input 'x' has shape \(1, 4\), and TensorRT calibrates at \(4, 5\)"):
         on_device(model, {"x": samples(8, 4)}, shapes={"x": ShapeRange(**shape)})
     with pytest.raises(SpecError, match="axes are free besides the batch"):
         on_device(model, {"x": samples(8, 4)})

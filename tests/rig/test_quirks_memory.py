@@ -1,4 +1,4 @@
-"""The quirk table of TensorRT's calibrators, device memory: copies, buffers; real PyCUDA over a simulated driver."""
+"""The quirk table of TensorRT's calibrators, device memory: copies, buffers; real PyCUDA, and real cuda-python, over a simulated driver."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from tests.models import DENSE, save_model
 from tests.rig import simulated
 from tests.rig.driving import (
+    BACKENDS,
     FED,
     batches_of,
     cache_for,
@@ -34,9 +35,9 @@ def calibrators(trt, version):
     return our_calibrators(version)
 
 
-@pytest.fixture
-def device(calibrators, cuda):
-    with opened_device() as device:
+@pytest.fixture(params=BACKENDS)
+def device(request, calibrators, cuda):
+    with opened_device(request.param) as device:
         yield device
 
 

@@ -16,7 +16,7 @@ from trtcalib.manifest import DeviceFacts
 
 FACTS = DeviceFacts(name="Fake GPU", compute_capability="9.0", memory=1 << 30, cuda="12.4", driver="550.54")
 
-PACKAGES = ("tensorrt", "pycuda")
+PACKAGES = ("tensorrt", "pycuda", "cuda")
 
 NEED_TENSORRT = tuple(
     f"trtcalib.trt.{name}" for name in ("calibrators", "callbacks", "engine", "inference", "inspection")

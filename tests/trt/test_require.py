@@ -1,10 +1,11 @@
-"""TensorRT and PyCUDA, or one clear error."""
+"""TensorRT, PyCUDA and cuda-python, or one clear error."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.trt.fakes import forget, hide, pycuda, tensorrt
 from trtcalib.errors import DeviceError, EngineError, InstalledTensorRTError, MissingPackageError
 from trtcalib.trt.require import (
     device_facts,
+    import_cuda_python,
     import_pycuda,
     import_tensorrt,
     numpy_dtype,
@@ -22,6 +24,8 @@ from trtcalib.trt.require import (
 )
 
 TOO_OLD = "{is too old for this CUDA (}): update the driver, or take an older CUDA and TensorRT"
+
+CHECK = "check nvidia-smi, CUDA_VISIBLE_DEVICES and --gpus"
 
 INSTALL = "pip install 'trtcalib[tensorrt]'"
 
@@ -222,6 +226,60 @@ class TestPyCuda:
         cuda(count=0)
         expected = "the NVIDIA driver sees no GPU: check nvidia-smi, CUDA_VISIBLE_DEVICES and --gpus"
         assert device_fault(import_pycuda) == expected
+
+
+class TestCudaPython:
+    DRIVER = """
+    class CUresult:
+        CUDA_SUCCESS = 0
+    def cuInit(flags):
+        {init}
+    def cuDeviceGetCount():
+        return 0, {count}
+    def cuGetErrorString(code):
+        return 0, b"no CUDA-capable device is detected"
+    """
+
+    def test_is_returned_initialised(self, package) -> None:
+        package("cuda.bindings.driver", dedent(self.DRIVER.format(init="return (0,)", count=1)))
+        assert import_cuda_python() is sys.modules["cuda.bindings.driver"]
+
+    def test_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hide(monkeypatch)
+        assert missing(import_cuda_python) == (
+            "the package 'cuda.bindings' is missing: it moves batches to the GPU in PyCUDA's place; install it with: "
+            "pip install cuda-bindings"
+        )
+
+    def test_is_older_than_its_name(self, package) -> None:
+        package("cuda.cuda", "")
+        assert missing(import_cuda_python).endswith("install it with: pip install cuda-bindings")
+
+    def test_is_installed_and_cannot_be_loaded(self, package) -> None:
+        package("cuda.bindings.driver", "raise ImportError('libstdc++.so.6: version not found')")
+        assert missing(import_cuda_python) == (
+            "the package 'cuda.bindings' is missing: it is installed and cannot be loaded: libstdc++.so.6: version not found"
+        )
+
+    @pytest.mark.parametrize(
+        ("init", "count", "said"),
+        [
+            (
+                "raise RuntimeError('Failed to dlopen libcuda.so.1')",
+                1,
+                "there is no NVIDIA driver here (Failed to dlopen libcuda.so.1): install one, or start the container with --gpus all",
+            ),
+            (
+                "return (100,)",
+                1,
+                f"the NVIDIA driver sees no GPU (cuInit failed: no CUDA-capable device is detected): {CHECK}",
+            ),
+            ("return (0,)", 0, f"the NVIDIA driver sees no GPU: {CHECK}"),
+        ],
+    )
+    def test_a_driver_that_cannot_be_used(self, package, init: str, count: int, said: str) -> None:
+        package("cuda.bindings.driver", dedent(self.DRIVER.format(init=init, count=count)))
+        assert device_fault(import_cuda_python) == said
 
 
 class TestDeviceFacts:

@@ -55,15 +55,7 @@ def build(
     ] = None,
     max_samples: options.MaxSamples = None,
     shuffle: options.Shuffle = None,
-    shapes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--shapes",
-            metavar="INPUT:MIN,OPT,MAX",
-            help="Shapes of an input with free axes, such as x:1x3x224x224,8x3x224x224,32x3x224x224. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    shapes: options.Shapes = None,
     fp16: Annotated[
         bool | None, typer.Option("--fp16/--no-fp16", help="Let layers run in FP16.", show_default=False)
     ] = None,
@@ -92,6 +84,17 @@ def build(
             "--fallback",
             metavar="fp16|fp32:LAYER,...",
             help="Layers that must not run in INT8; * and ? match. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    dla: Annotated[
+        int | None,
+        typer.Option(
+            "--dla",
+            metavar="N",
+            min=0,
+            help="Put layers on DLA core N, as far as it can run them; the others on the GPU. DLA takes one fixed shape per input, and "
+            "no minmax.",
             show_default=False,
         ),
     ] = None,
@@ -134,6 +137,7 @@ def build(
         "workspace": workspace,
         "timing_cache": None if timing_cache is None else str(timing_cache),
         "fallback": parse_fallback(fallback) if fallback else None,
+        "dla": dla,
     }
     given = {
         "data": data,

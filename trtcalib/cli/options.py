@@ -64,6 +64,15 @@ Workers = Annotated[
         show_default=False,
     ),
 ]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shapes",
+        metavar="INPUT:MIN,OPT,MAX",
+        help="Shapes of an input with free axes, such as x:1x3x224x224,8x3x224x224,32x3x224x224. May be repeated.",
+        show_default=False,
+    ),
+]
 TensorRTVersion = Annotated[
     str, typer.Option("--tensorrt-version", metavar="X.Y.Z", help="The TensorRT that is to read the cache.")
 ]

@@ -1,4 +1,4 @@
-"""Memory on the GPU: the two protocols that the rest of trt/ is written against, and PyCUDA behind them.
+"""Memory on the GPU: the two protocols that the rest of trt/ is written against, and PyCUDA behind them; cuda_python.py is another.
 
 PyCUDA uses the device's primary context, the one that TensorRT, torch and CUDA's runtime API use, so that all of them see
 the same memory. A context is current on one thread at a time; every use is therefore inside :meth:`Device.current`.
@@ -10,12 +10,12 @@ import atexit
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.errors import DeviceError
+from trtcalib.errors import DeviceError, MissingPackageError
 from trtcalib.manifest import DeviceFacts
 from trtcalib.trt.kernels import Kernels, PyCudaKernels
 from trtcalib.trt.require import device_facts, import_pycuda
@@ -100,17 +100,34 @@ class Device(Protocol):
         """Let go of the device; buffers must have been freed before."""
 
 
-def open_device(index: int = 0) -> Device:
-    """Return a GPU behind PyCUDA.
+def open_device(index: int = 0, backend: Literal["auto", "pycuda", "cuda-python"] = "auto") -> Device:
+    """Return a GPU behind PyCUDA, or behind cuda-python where PyCUDA is not installed.
 
     Args:
         index: As CUDA counts the GPUs that it sees.
+        backend: ``pycuda`` or ``cuda-python`` for that one and no other.
 
     Raises:
         DeviceError: If there is no driver, no such GPU, or its context cannot be made.
-        MissingPackageError: If PyCUDA is not installed.
+        MissingPackageError: If neither is installed, or the one that was named is not.
+        ValueError: If there is no such backend.
     """
-    return PyCudaDevice(index)
+    from trtcalib.trt.cuda_python import CudaPythonDevice
+
+    if backend == "cuda-python":
+        return CudaPythonDevice(index)
+    if backend not in ("auto", "pycuda"):
+        raise ValueError(f"backend is {backend!r}, expected 'auto', 'pycuda' or 'cuda-python'")
+    try:
+        return PyCudaDevice(index)
+    except MissingPackageError as missing:
+        # A PyCUDA that is installed and broken is told, and nothing else taken in its place.
+        if backend == "pycuda" or getattr(missing.__cause__, "name", None) != "pycuda":
+            raise
+        try:
+            return CudaPythonDevice(index)
+        except MissingPackageError:
+            raise missing from missing.__cause__
 
 
 class PyCudaDevice:

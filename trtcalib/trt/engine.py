@@ -19,13 +19,25 @@ from trtcalib.errors import DeviceError, EngineError, InstalledTensorRTError, Sp
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.spec_files import nearest
 from trtcalib.trt.input_profile import InputProfile
-from trtcalib.trt.network import calibration_profile, float_tensors, has_qdq, input_shapes, parse_network
+from trtcalib.trt.network import (
+    calibration_profile,
+    elementwise_inputs,
+    float_tensors,
+    has_qdq,
+    input_shapes,
+    parse_network,
+)
 from trtcalib.trt.require import import_tensorrt, require_calibrators, version_of
 from trtcalib.trt.stopping import BuildProgress, Stop
 
 __all__ = ["BuiltEngine", "EngineBuilder"]
 
 logger = logging.getLogger(__name__)
+
+_NO_QDQ_ON_DLA = (
+    "builder.dla: the model holds Q/DQ nodes, and DLA takes INT8 scales from a calibration only: give the model without them, or "
+    "leave dla out to build for the GPU"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +68,10 @@ class EngineBuilder:
         quantized: Whether the model holds Q/DQ nodes, so that no calibrator is needed.
         shapes: The shapes that each input may have.
         profile: What calibration batches must look like.
+        one_scale: On DLA, the names of tensors that must have one scale, per element-wise layer; ``None`` elsewhere.
 
     Raises:
-        DeviceError: If TensorRT finds no usable GPU, or the GPU has no INT8.
+        DeviceError: If TensorRT finds no usable GPU, the GPU has no INT8, or there is no such DLA core.
         InstalledTensorRTError: If the installed TensorRT cannot do this.
         ModelError: If TensorRT's parser refuses the model.
         SpecError: If shapes or layer names do not fit the model; all faults at once.
@@ -80,12 +93,18 @@ class EngineBuilder:
         self.version = version_of(trt)
         self.full_version = str(trt.__version__)
         self._builder = self._make_builder()
+        on_dla = self._settings.dla is not None
+        if on_dla:
+            self._check_dla()
         self._network = parse_network(trt, self._builder, graph, self._log)
         self.quantized = has_qdq(trt, self._network)
         if not self.quantized:
             require_calibrators(trt)
             self._check_int8()
-        self.shapes = input_shapes(self._network, shapes or {}, batch_size)
+        elif on_dla:
+            raise SpecError("engine spec", (_NO_QDQ_ON_DLA,))
+        self.shapes = input_shapes(self._network, shapes or {}, batch_size, is_fixed=on_dla)
+        self.one_scale = tuple(elementwise_inputs(trt, self._network)) if on_dla else None
         self.profile: InputProfile = calibration_profile(trt, self._network, self.shapes, batch_size)
         self._check_settings()
 
@@ -152,6 +171,16 @@ class EngineBuilder:
         if not fast:
             raise DeviceError("TensorRT says that this GPU has no INT8: an INT8 engine cannot be built here")
 
+    def _check_dla(self) -> None:
+        cores, wanted = int(self._builder.num_DLA_cores), int(self._settings.dla or 0)
+        if wanted < cores:
+            return
+        found = f"this device has {cores} DLA core{'s' * (cores > 1)}, counted from 0: take {'one of them' if cores > 1 else '0'}"
+        none = "this device has no DLA core (NVIDIA's Jetson Xavier and Orin and DRIVE have them)"
+        raise DeviceError(
+            f"there is no DLA core {wanted}: {found if cores else none}, or leave dla out to build for the GPU"
+        )
+
     def _check_settings(self) -> None:
         flags = self._trt.BuilderFlag
         faults: list[str] = []
@@ -184,6 +213,11 @@ class EngineBuilder:
             (config.set_flag if settings.tf32 else config.clear_flag)(flags.TF32)
         if settings.workspace is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(settings.workspace))
+        if settings.dla is not None:
+            # INT8, set above, is one of the two precisions that DLA has; FP16 stays the user's choice.
+            config.default_device_type = trt.DeviceType.DLA
+            config.DLA_core = settings.dla
+            config.set_flag(flags.GPU_FALLBACK)
         # Without it the inspector shows names only, and no precision.
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if settings.timing_cache is not None:

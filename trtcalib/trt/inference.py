@@ -63,12 +63,25 @@ def load_engine(path: Path | str) -> Any:
     log = tensorrt_log()
     with log.recording():
         try:
-            engine = trt.Runtime(log).deserialize_cuda_engine(content)
+            runtime = trt.Runtime(log)
+            core = _dla_core(path)
+            if core is not None:
+                runtime.DLA_core = core
+            engine = runtime.deserialize_cuda_engine(content)
         except Exception as error:  # a runtime that could not be made
             raise EngineError(path, f"TensorRT cannot load engines here: {log.last_error or error}") from error
         if engine is None:
             raise EngineError(path, _refusal(path, str(trt.__version__), log.last_error))
     return engine
+
+
+def _dla_core(path: Path) -> int | None:
+    """Return the DLA core that an engine was built for, as its manifest says; the engine itself does not keep it."""
+    try:
+        core = read_engine_manifest(manifest_path(path)).settings.get("dla")
+    except SpecError:
+        return None
+    return core if isinstance(core, int) else None
 
 
 def _last_error() -> str:

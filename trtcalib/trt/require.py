@@ -19,8 +19,10 @@ __all__ = [
     "device_facts",
     "find_nvcc",
     "import_compiler",
+    "import_cuda_python",
     "import_pycuda",
     "import_tensorrt",
+    "kernel_driver",
     "numpy_dtype",
     "require_calibrators",
     "version_of",
@@ -135,6 +137,34 @@ def import_pycuda() -> ModuleType:
     return cuda  # type: ignore[no-any-return]  # pycuda is untyped
 
 
+def import_cuda_python() -> Any:
+    """Return the module ``cuda.bindings.driver``, initialised.
+
+    Raises:
+        MissingPackageError: If cuda-python is not installed, or is older than the name.
+        DeviceError: If there is no driver, or it is too old, or there is no GPU.
+    """
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        reason = "it moves batches to the GPU in PyCUDA's place; install it with: pip install cuda-bindings"
+        if (error.name or "").partition(".")[0] != "cuda" or error.path is not None:
+            reason = f"it is installed and cannot be loaded: {error}"
+        raise MissingPackageError("cuda.bindings", reason) from error
+    try:
+        (code,) = driver.cuInit(0)  # only now is the driver looked for
+        count = int(driver.cuDeviceGetCount()[1] or 0) if code == driver.CUresult.CUDA_SUCCESS else None
+    except RuntimeError as error:
+        raise DeviceError(
+            f"there is no NVIDIA driver here ({error}): install one, or start the container with --gpus all"
+        ) from error
+    if count is None:
+        raise DeviceError(_driver_fault(f"cuInit failed: {driver.cuGetErrorString(code)[1].decode()}"))
+    if not count:
+        raise DeviceError("the NVIDIA driver sees no GPU: check nvidia-smi, CUDA_VISIBLE_DEVICES and --gpus")
+    return driver
+
+
 def import_compiler() -> ModuleType:
     """Return the module ``pycuda.compiler``; PyCUDA itself must have been imported before."""
     import pycuda.compiler
@@ -183,11 +213,11 @@ def device_facts(cuda: Any, index: int = 0) -> DeviceFacts:
         compute_capability=f"{major}.{minor}",
         memory=device.total_memory(),
         cuda=f"{known // 1000}.{known % 1000 // 10}",
-        driver=_kernel_driver(),
+        driver=kernel_driver(),
     )
 
 
-def _kernel_driver() -> str | None:
+def kernel_driver() -> str | None:
     """Return the driver's version, which CUDA itself does not tell; ``None`` outside Linux and on a Jetson."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")

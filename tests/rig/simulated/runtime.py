@@ -67,6 +67,10 @@ class Runtime(Simulated):
     def getLogger(self):
         return self._logger.address
 
+    @method(None, INT)
+    def setDLACore(self, core):
+        self.log("INFO", f"The runtime uses DLA core {core}.")
+
     @method(INT)
     def getNbDLACores(self):
         return self.simulation.knobs.num_dla_cores
