@@ -21,7 +21,7 @@ from trtcalib.crosscheck_notes import notes
 from trtcalib.errors import CacheMismatchError, SpecError
 from trtcalib.files import sha256_of_bytes
 from trtcalib.manifest import CrosscheckFacts, Manifest, manifest_path, read_manifest
-from trtcalib.methods import ClipPoint, describe
+from trtcalib.methods import ClipPoint, describe, method_of
 from trtcalib.passes import Progress
 from trtcalib.specs import EntropyRecipe, Recipe
 
@@ -232,7 +232,7 @@ def reference(  # noqa: PLR0913 - the public call names every choice that change
     return calibrate(
         model,
         data,
-        recipe or ("minmax" if cache.algorithm == "MinMaxCalibration" else "entropy"),
+        recipe or method_of(cache.algorithm),
         batch_size=batching.batch_size,
         max_samples=batching.max_samples,
         shuffle=batching.shuffle,

@@ -15,7 +15,7 @@ from trtcalib.core.percentile import percentile_amax
 from trtcalib.errors import HistogramError, SpecError
 from trtcalib.specs import METHODS_GROUP, EntropyRecipe, MinMaxRecipe, PercentileRecipe, PluginRecipe, Recipe
 
-__all__ = ["ClipPoint", "algorithm_of", "clip_point", "describe"]
+__all__ = ["ClipPoint", "algorithm_of", "clip_point", "describe", "method_of"]
 
 
 class ClipPoint(NamedTuple):
@@ -51,6 +51,11 @@ def clip_point(histogram: Histogram, recipe: Recipe) -> ClipPoint:
 def algorithm_of(recipe: Recipe) -> str:
     """Return the algorithm for the cache's header: TensorRT has no header for percentiles, it takes them as entropy's."""
     return "MinMaxCalibration" if isinstance(recipe, MinMaxRecipe) else "EntropyCalibration2"
+
+
+def method_of(algorithm: str) -> str:
+    """Return the method behind an algorithm in a cache's header, of those that we have."""
+    return "minmax" if algorithm == "MinMaxCalibration" else "entropy"
 
 
 def describe(recipe: Recipe) -> str:

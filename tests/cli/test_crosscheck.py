@@ -372,3 +372,52 @@ def test_hostile_names_cannot_drive_the_terminal(cli, made, json_):
         assert "\\x1b[2Jgone" in result.out
         assert "[red]x[/red]" in result.out
         assert max(map(len, result.out.splitlines())) < 700
+
+
+# Saved histograms
+
+
+def test_saved_histograms_stand_in_for_the_data(done, made):
+    done("calibrate", "model.onnx", "--data", "data.npy", "-o", "h.cache", "--batch-size", 8, "--histograms", "h.npz")
+    by_data = done("crosscheck", "alone.cache", *CHECK, "--batch-size", 8)
+    by_histograms = done("crosscheck", "alone.cache", "--model", "model.onnx", "--histograms", "h.npz")
+    assert by_histograms.out == by_data.out
+
+
+def test_the_method_is_the_headers_whatever_the_histograms_were_solved_by(done, made):
+    done(
+        "calibrate",
+        "model.onnx",
+        "--data",
+        "data.npy",
+        "-o",
+        "m.cache",
+        "--calibrator",
+        "minmax",
+        "--histograms",
+        "h.npz",
+    )
+    result = done("crosscheck", "m.cache", "--model", "model.onnx", "--histograms", "h.npz", "--json")
+    assert printed(result)["counts"] == {"exact": 7}
+
+
+def test_histograms_of_another_model_are_refused(refused, done, made):
+    done("calibrate", "model.onnx", "--data", "data.npy", "-o", "h.cache", "--histograms", "h.npz")
+    save_model(made / "other.onnx", NET)
+    said = refused("crosscheck", "alone.cache", "--model", "other.onnx", "--histograms", "h.npz")
+    assert said.startswith("h.npz: the histograms are of another model than other.onnx: they were collected from ")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "give either --data or --histograms"),
+        (["--data", "data.npy", "--histograms", "h.npz"], "give either --data or --histograms"),
+        (["--histograms", "h.npz", "--find"], "their samples and batches are settled"),
+        (["--histograms", "h.npz", "--batch-size", "8"], "their samples and batches are settled"),
+    ],
+)
+def test_data_or_histograms(cli, made, given, said):
+    result = cli("crosscheck", "alone.cache", "--model", "model.onnx", *given)
+    assert result.code == 2
+    assert said in " ".join(result.err.split())

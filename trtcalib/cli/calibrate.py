@@ -46,15 +46,7 @@ def calibrate(
             "own names.",
         ),
     ] = Place.CPU,
-    shapes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--shapes",
-            metavar="INPUT:MIN,OPT,MAX",
-            help="With --on tensorrt: shapes of an input with free axes, as for build. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    shapes: options.Shapes = None,
     tf32: Annotated[
         bool, typer.Option("--tf32", help="With --on tensorrt: let it use TF32; other GPUs then give other scales.")
     ] = False,

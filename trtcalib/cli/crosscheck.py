@@ -14,10 +14,12 @@ from trtcalib.cli.cache import read_cache
 
 if TYPE_CHECKING:
     from trtcalib.batches import Batching
+    from trtcalib.calibration import Calibration
     from trtcalib.core.cache import CalibrationCache
     from trtcalib.crosscheck import Crosscheck
     from trtcalib.layout_search import LayoutSearch
     from trtcalib.manifest import BatchingFacts
+    from trtcalib.specs import Recipe
 
 EXAMPLE = "Example: trtcalib crosscheck model.cache --model model.onnx --data images.npz --batch-size 32"
 
@@ -30,7 +32,19 @@ SHOWN_TENSORS = 250
 def crosscheck(
     cache: Annotated[Path, typer.Argument(metavar="TRT.cache", help="TensorRT's cache.", show_default=False)],
     model: Annotated[Path, typer.Option("--model", metavar="MODEL.onnx", help="The ONNX model.", show_default=False)],
-    data: options.Data,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="SRC", help="Calibration data, as for calibrate.", show_default=False),
+    ] = None,
+    histograms: Annotated[
+        Path | None,
+        typer.Option(
+            "--histograms",
+            metavar="H.npz",
+            help="Instead of --data: histograms that calibrate saved; with --on tensorrt under TensorRT's own names.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -65,6 +79,13 @@ def crosscheck(
     json: options.Json = False,
 ) -> None:
     """Compare TensorRT's calibration cache with our reference, bin by bin. Exit 1 if too few tensors agree."""
+    if (data is None) == (histograms is None):
+        raise typer.BadParameter("give either --data or --histograms", param_hint="--data")
+    if histograms is not None and (find or not (batch_size is None and max_samples is None and shuffle is None)):
+        raise typer.BadParameter(
+            "their samples and batches are settled: leave out --find, --batch-size, --max-samples and --shuffle",
+            param_hint="--histograms",
+        )
     if find and not (batch_size is None and max_samples is None and shuffle is None):
         raise typer.BadParameter(
             "it searches how the samples were fed: leave out --batch-size, --max-samples and --shuffle",
@@ -72,7 +93,7 @@ def crosscheck(
         )
     found = read_cache(cache)
     mapping = {} if names is None else _names(names, model)
-    if find:
+    if find and data is not None:
         _find(found, cache, model, data, mapping, skip_bad_images=skip_bad_images, workers=workers, json=json)
         return
     from trtcalib.crosscheck import crosscheck as compare
@@ -80,17 +101,20 @@ def crosscheck(
 
     stated = read_stated(found, cache)
     was = None if stated.manifest is None else stated.manifest.provenance.batching
-    with options.progress_bar() as progress:
-        ours = reference(
-            found,
-            model,
-            data,
-            _batching(was, batch_size, max_samples, shuffle),
-            recipe=stated.recipe,
-            skip_bad_images=skip_bad_images or (was is not None and was.skip_bad_images),
-            workers=workers,
-            progress=progress,
-        )
+    if histograms is not None:
+        ours = _solved(histograms, model, found, stated.recipe)
+    else:
+        with options.progress_bar() as progress:
+            ours = reference(
+                found,
+                model,
+                data,
+                _batching(was, batch_size, max_samples, shuffle),
+                recipe=stated.recipe,
+                skip_bad_images=skip_bad_images or (was is not None and was.skip_bad_images),
+                workers=workers,
+                progress=progress,
+            )
     result = compare(found, ours, min_agreement=min_agreement, names=mapping, path=cache, stated=stated)
     if json:
         typer.echo(json_module.dumps(result.as_json(), indent=2))
@@ -98,6 +122,29 @@ def crosscheck(
         _show(result, cache)
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _solved(path: Path, model: Path, cache: CalibrationCache, recipe: Recipe | None) -> Calibration:
+    """Return the reference from saved histograms.
+
+    Raises:
+        HistogramError: If they are of another model.
+    """
+    from trtcalib.calibration import solve
+    from trtcalib.errors import HistogramError
+    from trtcalib.histogram_file import load_histograms
+    from trtcalib.methods import method_of
+    from trtcalib.onnx_graph import read_model
+    from trtcalib.provenance import model_facts
+
+    saved = load_histograms(path)
+    facts, was = model_facts(read_model(model)), saved.provenance.model
+    if (facts.sha256, facts.external_sha256) != (was.sha256, was.external_sha256):
+        raise HistogramError(
+            f"{path}: the histograms are of another model than {model}: they were collected from {was.path}, sha256 {was.sha256[:12]}..., "
+            f"this one is {facts.sha256[:12]}...; collect them again"
+        )
+    return solve(saved, recipe or method_of(cache.algorithm))
 
 
 def _names(path: Path, model: Path) -> dict[str, str]:

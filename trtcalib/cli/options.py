@@ -69,7 +69,7 @@ Shapes = Annotated[
     typer.Option(
         "--shapes",
         metavar="INPUT:MIN,OPT,MAX",
-        help="Shapes of an input with free axes, such as x:1x3x224x224,8x3x224x224,32x3x224x224. May be repeated.",
+        help="For TensorRT: shapes of an input with free axes, such as x:1x3x224x224,8x3x224x224,32x3x224x224. May be repeated.",
         show_default=False,
     ),
 ]
