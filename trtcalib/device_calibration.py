@@ -17,7 +17,7 @@ from trtcalib.collect import default_workers
 from trtcalib.core.tally import BINS
 from trtcalib.engine_spec import ShapeRange
 from trtcalib.errors import DataError, SpecError
-from trtcalib.findings import data_findings
+from trtcalib.findings import data_findings, dropped_findings
 from trtcalib.manifest import PACKAGES_WITH_TENSORRT, Finding, environment
 from trtcalib.onnx_graph import read_model
 from trtcalib.passes import Progress
@@ -115,21 +115,12 @@ def calibrate_on_device(  # noqa: PLR0913 - as calibrate(): every choice that ch
             provenance=provenance.model_copy(update=facts),
             findings=(
                 *data_findings(network, batches, collection),
-                *_dropped(batches),
+                *dropped_findings(batches),
                 *(Finding(code="device-collection", message=note) for note in collector.notes),
             ),
         ),
         recipe,
     )
-
-
-def _dropped(batches: Batches) -> Iterator[Finding]:
-    if batches.dropped:
-        yield Finding(
-            code="partial-last-batch",
-            message=f"{batches.dropped} samples at the end were left out: they fill no batch of {batches.batch_size}, and TensorRT "
-            "takes full batches only",
-        )
 
 
 class _Reader:

@@ -18,7 +18,7 @@ from trtcalib.engine_facts import Calibrated, CalibrationFacts, answered_manifes
 from trtcalib.engine_spec import EngineSpec
 from trtcalib.errors import CacheMismatchError, ModelError, SpecError, TrtcalibError
 from trtcalib.feeds import DataSource, Feed
-from trtcalib.findings import skipped_findings
+from trtcalib.findings import dropped_findings, skipped_findings
 from trtcalib.manifest import CrosscheckFacts, Finding, manifest_path, read_manifest
 from trtcalib.methods import algorithm_of
 from trtcalib.onnx_graph import QDQ_OPERATORS, read_model
@@ -192,12 +192,7 @@ class ScaleSource:
             feeder = calibrator.feeder
             content = feeder.written
             assert content is not None  # raise_if_failed has seen to it
-            if batches.dropped:
-                self._find(
-                    "partial-last-batch",
-                    f"{batches.dropped} samples at the end were left out: they fill no batch of {batches.batch_size}, and "
-                    "TensorRT takes full batches only",
-                )
+            self.findings += dropped_findings(batches)
             self.findings += skipped_findings(batches)
             manifest = cache_manifest(
                 CalibrationFacts(

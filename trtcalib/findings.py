@@ -12,7 +12,7 @@ from trtcalib.manifest import Finding
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Collection
 
-__all__ = ["CODES", "data_findings", "scale_findings", "skipped_findings"]
+__all__ = ["CODES", "data_findings", "dropped_findings", "scale_findings", "skipped_findings"]
 
 CODES = {
     "infinite-values": "infinite values were left out of a tensor's histogram",
@@ -82,6 +82,16 @@ def _source_findings(graph: ModelGraph, batches: Batches, collection: Collection
     for name in sorted(collection.unseen & graph.typed):
         yield Finding(
             code="unseen-tensor", tensor=name, message=f"{name!r} held no values in any sample; it gets no scale"
+        )
+
+
+def dropped_findings(batches: Batches) -> Iterator[Finding]:
+    """Tell which samples TensorRT did not get, because it takes full batches only."""
+    if batches.dropped:
+        yield Finding(
+            code="partial-last-batch",
+            message=f"{batches.dropped} samples at the end were left out: they fill no batch of {batches.batch_size}, and TensorRT "
+            "takes full batches only",
         )
 
 

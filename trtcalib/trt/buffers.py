@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trtcalib.errors import DeviceError, MissingPackageError
 from trtcalib.manifest import DeviceFacts
 from trtcalib.trt.kernels import Kernels, PyCudaKernels
-from trtcalib.trt.require import device_facts, import_pycuda
+from trtcalib.trt.require import device_facts, import_pycuda, out_of_memory
 
 __all__ = ["Device", "DeviceBuffer", "PyCudaBuffer", "PyCudaDevice", "open_device"]
 
@@ -177,12 +177,7 @@ class PyCudaDevice:
             try:
                 return PyCudaBuffer(self, nbytes, copies=copies)
             except self._cuda.MemoryError as error:
-                free, total = self._cuda.mem_get_info()
-                raise DeviceError(
-                    f"out of device memory: asked for {nbytes} bytes, {free} of {total} are free: take a smaller batch, or "
-                    "stop what else runs on the GPU",
-                    nbytes,
-                ) from error
+                raise out_of_memory(nbytes, *self._cuda.mem_get_info()) from error
 
     def free_memory(self) -> int:
         """Return how many bytes of device memory are free."""

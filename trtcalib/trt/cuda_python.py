@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trtcalib.errors import DeviceError
 from trtcalib.manifest import DeviceFacts
 from trtcalib.trt.kernels import COMPILER_OPTIONS
-from trtcalib.trt.require import find_nvcc, import_cuda_python, kernel_driver
+from trtcalib.trt.require import find_nvcc, import_cuda_python, kernel_driver, out_of_memory
 
 __all__ = ["CudaPythonBuffer", "CudaPythonDevice", "CudaPythonKernels"]
 
@@ -136,12 +136,7 @@ class CudaPythonDevice:
             except _RefusedError as error:
                 if not error.is_out_of_memory:
                     raise DeviceError(f"{nbytes} bytes of device memory cannot be allocated: {error}") from error
-                free, total = self._driver("cuMemGetInfo")
-                raise DeviceError(
-                    f"out of device memory: asked for {nbytes} bytes, {free} of {total} are free: take a smaller batch, or "
-                    "stop what else runs on the GPU",
-                    nbytes,
-                ) from error
+                raise out_of_memory(nbytes, *self._driver("cuMemGetInfo")) from error
 
     def free_memory(self) -> int:
         """Return how many bytes of device memory are free."""

@@ -24,6 +24,7 @@ __all__ = [
     "import_tensorrt",
     "kernel_driver",
     "numpy_dtype",
+    "out_of_memory",
     "require_calibrators",
     "version_of",
 ]
@@ -214,6 +215,15 @@ def device_facts(cuda: Any, index: int = 0) -> DeviceFacts:
         memory=device.total_memory(),
         cuda=f"{known // 1000}.{known % 1000 // 10}",
         driver=kernel_driver(),
+    )
+
+
+def out_of_memory(asked: int, free: int, total: int) -> DeviceError:
+    """Return the error for device memory that is not there; all in bytes."""
+    return DeviceError(
+        f"out of device memory: asked for {asked} bytes, {free} of {total} are free: take a smaller batch, or stop what else runs on "
+        "the GPU",
+        asked,
     )
 
 
