@@ -18,6 +18,7 @@ from trtcalib.engine_facts import Calibrated, CalibrationFacts, answered_manifes
 from trtcalib.engine_spec import EngineSpec
 from trtcalib.errors import CacheMismatchError, ModelError, SpecError, TrtcalibError
 from trtcalib.feeds import DataSource, Feed
+from trtcalib.files import sha256_of_bytes
 from trtcalib.findings import dropped_findings, skipped_findings
 from trtcalib.manifest import CrosscheckFacts, Finding, manifest_path, read_manifest
 from trtcalib.methods import algorithm_of
@@ -141,10 +142,18 @@ class ScaleSource:
         except OSError as error:
             raise CacheMismatchError(self._cache, f"cannot be used again: {error.strerror}") from error
         check_cache_header(content, header, self._cache)
+        beside = manifest_path(self._cache)
         try:
-            return Reuse(content, (), read_manifest(manifest_path(self._cache)))
+            manifest = read_manifest(beside)
         except SpecError:
             return Reuse(content)
+        if sha256_of_bytes(content) != manifest.cache_sha256:
+            self._find(
+                "cache-manifest-not-believed",
+                f"{beside} is of another cache, or the cache was changed after it: the engine's manifest does not repeat it",
+            )
+            return Reuse(content)
+        return Reuse(content, (), manifest)
 
     def _open_source(self) -> DataSource | None:
         """Open the data before any work is done; a model with Q/DQ nodes needs none."""

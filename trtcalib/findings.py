@@ -26,6 +26,7 @@ CODES = {
     "unwritable-name": "a tensor's name cannot stand in a calibration cache",
     "calibrator-ignored": "the model holds Q/DQ nodes, which make a calibrator void",
     "cache-not-reused": "a calibration cache stood there and was made from something else",
+    "cache-manifest-not-believed": "a cache was used again whose manifest is of other bytes",
     "crosscheck-disagrees": "TensorRT's cache and our reference chose other bins for too many tensors",
     "crosscheck-skipped": "TensorRT's cache could not be compared with our reference",
     "dla-shared-scales": "scales were raised, because DLA needs the inputs of an element-wise layer to share one",

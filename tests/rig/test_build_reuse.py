@@ -236,6 +236,17 @@ def test_simulated_reuse_cache_insists(built):
     assert (manifest.cache.origin, manifest.data, manifest.batching) == ("reused", None, None)
 
 
+def test_simulated_reuse_cache_does_not_believe_the_manifest_of_other_bytes(built):
+    cache = built.folder / "out.cache"
+    lines = cache.read_bytes().splitlines(keepends=True)
+    cache.write_bytes(b"".join([*lines[:-1], lines[-1].replace(lines[-1][-4:], b"001\n")]))
+    result = built.done(*BUILD, "--reuse-cache", "-o", "out.engine")
+    (told,) = [finding for finding in result.findings if finding.startswith("cache-manifest-not-believed: ")]
+    assert "out.cache.json is of another cache, or the cache was changed after it" in told
+    manifest = built.engine_manifest()
+    assert (manifest.cache.origin, manifest.data, manifest.batching) == ("reused", None, None)
+
+
 def test_simulated_reuse_cache_of_trtcalib_calibrate(flow):
     flow.model()
     flow.data(12)
