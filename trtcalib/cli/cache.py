@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trtcalib.cli import options
+from trtcalib.cli import cache_diff, options
 
 if TYPE_CHECKING:
     from trtcalib.core.cache import CalibrationCache
 
 app = typer.Typer(help="Look at calibration caches.", no_args_is_help=True, pretty_exceptions_enable=False)
+app.command(epilog=cache_diff.EXAMPLE)(cache_diff.diff)
 
 CacheFile = Annotated[Path, typer.Argument(metavar="FILE", help="A calibration cache.", show_default=False)]
 
