@@ -40,6 +40,7 @@ __all__ = [
     "percentile_amax",
     "scale_from_amax",
     "solve",
+    "study",
 ]
 
 _HOME = {
@@ -58,6 +59,7 @@ _HOME = {
     "percentile_amax": "core.percentile",
     "scale_from_amax": "core.scale",
     "solve": "calibration",
+    "study": "batch_study.study",
 }
 
 try:

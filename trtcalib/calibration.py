@@ -81,8 +81,15 @@ def calibrate(  # noqa: PLR0913 - the public call names every choice that change
     )
 
 
-def solve(collected: Calibration, calibrator: str | Path | Recipe) -> Calibration:
+def solve(
+    collected: Calibration, calibrator: str | Path | Recipe, *, known: Mapping[str, ClipPoint] | None = None
+) -> Calibration:
     """Choose every amax anew from histograms that were collected before; the model is not run.
+
+    Args:
+        collected: With histograms.
+        calibrator: As for :func:`calibrate`.
+        known: What the same recipe chose for some of these histograms already.
 
     Raises:
         SpecError: If the recipe asks for another range policy or number of bins than was collected.
@@ -97,10 +104,10 @@ def solve(collected: Calibration, calibrator: str | Path | Recipe) -> Calibratio
         raise SpecError("recipe", (fault,))
     # TensorRT does not clamp: a constant that holds -inf gets an infinite scale.
     endless = {t.name for t in collected.tensors if t.kind in ("constant", "folded") and t.name in collected.infinite}
-    clips = {
-        name: ClipPoint(np.float32(np.inf), None) if name in endless else clip_point(histogram, recipe)
-        for name, histogram in collected.histograms.items()
-    }
+    clips = dict(known or {})
+    for name, histogram in collected.histograms.items():
+        if name not in clips:
+            clips[name] = ClipPoint(np.float32(np.inf), None) if name in endless else clip_point(histogram, recipe)
     return replace(collected, recipe=recipe, clips=clips)
 
 

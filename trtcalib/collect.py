@@ -27,7 +27,15 @@ from trtcalib.passes import Collection, Passes, Progress
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["SESSION_OPTIONS", "Collection", "available_providers", "collect", "collect_maxima", "default_workers"]
+__all__ = [
+    "SESSION_OPTIONS",
+    "Collection",
+    "Collector",
+    "available_providers",
+    "collect",
+    "collect_maxima",
+    "default_workers",
+]
 
 SESSION_OPTIONS: dict[str, str | int] = {
     "provider": "CPUExecutionProvider",
@@ -75,23 +83,52 @@ def collect(
         ModelError: If ONNX Runtime refuses the model.
         MissingPackageError: If ONNX Runtime is not installed.
     """
-    own = own_histograms(graph)
-    if all(tensor.kind == "constant" for tensor in own):
-        raise ModelError(graph.path, "the model computes no floating-point tensor: there is nothing to calibrate")
-    constants = _constant_histograms(graph, {t.name for t in own}, bins)
-    observer = _Observer(graph, [t for t in own if t.kind != "constant"], batches.source.name)
-    folded = {name: _single_histogram(name, values, bins) for name, values in observer.run_folded(batches).items()}
-    passes = Passes(observer, batches, bins, workers or default_workers(), progress)
-    found = passes.doubling() if policy == "doubling" else passes.planned(policy)
-    once = {**constants, **folded}
-    histograms = {**{name: h for name, (h, _) in once.items()}, **found.histograms}
-    names = [t.name for t in own]
-    return Collection(
-        histograms={name: histograms[name] for name in names if name in histograms},
-        infinite={**{name: n for name, (_, n) in once.items() if n}, **found.infinite},
-        late=found.late,
-        unseen=frozenset(names) - histograms.keys(),
-    )
+    collector = Collector(graph, batches, bins=bins, workers=workers, progress=progress)
+    passes = collector.passes
+    return collector.collection(passes.doubling() if policy == "doubling" else passes.planned(policy))
+
+
+class Collector:
+    """A model opened to be collected from; what does not depend on the data is counted once.
+
+    Attributes:
+        names: Every tensor with a histogram of its own, in graph order.
+        passes: The passes over the data, which show the tensors that depend on them.
+        once: Histogram and number of infinities of each constant and each tensor computed from constants alone.
+
+    Raises:
+        ModelError: If ONNX Runtime refuses the model, or it computes no floating-point tensor.
+        MissingPackageError: If ONNX Runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        batches: Batches,
+        *,
+        bins: int = BINS,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        own = own_histograms(graph)
+        if all(tensor.kind == "constant" for tensor in own):
+            raise ModelError(graph.path, "the model computes no floating-point tensor: there is nothing to calibrate")
+        self.names = [t.name for t in own]
+        constants = _constant_histograms(graph, set(self.names), bins)
+        observer = _Observer(graph, [t for t in own if t.kind != "constant"], batches.source.name)
+        folded = {name: _single_histogram(name, values, bins) for name, values in observer.run_folded(batches).items()}
+        self.once = {**constants, **folded}
+        self.passes = Passes(observer, batches, bins, workers or default_workers(), progress)
+
+    def collection(self, found: Collection) -> Collection:
+        """Return what the passes found together with what is the same for any data."""
+        histograms = {**{name: h for name, (h, _) in self.once.items()}, **found.histograms}
+        return Collection(
+            histograms={name: histograms[name] for name in self.names if name in histograms},
+            infinite={**{name: n for name, (_, n) in self.once.items() if n}, **found.infinite},
+            late=found.late,
+            unseen=frozenset(self.names) - histograms.keys(),
+        )
 
 
 def collect_maxima(

@@ -26,7 +26,7 @@ from trtcalib.onnx_graph import GraphTensor
 from trtcalib.provenance import relative_to, with_absolute_paths
 from trtcalib.specs import Recipe
 
-__all__ = ["format_histograms", "load_histograms", "save_histograms"]
+__all__ = ["format_histograms", "load_histograms", "read_arrays", "save_histograms"]
 
 _MOST_DOUBLINGS = 512
 """From float32's smallest number to its largest there are 277."""
@@ -89,7 +89,7 @@ def load_histograms(path: Path | str) -> Calibration:
         HistogramError: If the file is missing, damaged, of a newer format, or no histogram file.
     """
     path = Path(path)
-    arrays = _read(path)
+    arrays = read_arrays(path)
     try:
         about = json.loads(arrays["about"].tobytes())
         if about["format"] > FORMAT:
@@ -112,7 +112,12 @@ def load_histograms(path: Path | str) -> Calibration:
         raise HistogramError(f"{path}: not a file that --histograms wrote: {_first_line(error)}") from error
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a ``.npz`` of bounded size, without pickled objects.
+
+    Raises:
+        HistogramError: If it is missing, damaged, too large, or no such file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(info.file_size for info in archive.infolist())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from trtcalib.core.planned import PlannedTally, plan_ranges, planned_histogram
 from trtcalib.core.ranges import Ledger, Record, Tally
 from trtcalib.errors import ActivationError, DataError, HistogramError
 
-__all__ = ["Collection", "Observer", "Passes", "Progress"]
+__all__ = ["Collection", "Counter", "Observer", "Passes", "Progress", "Records"]
 
 Progress = Callable[[int, int | None], None]
 """Called with (samples done, samples in all or ``None``)."""
@@ -68,11 +69,16 @@ class Passes:
         self._progress = progress
         self._names = observer.names
 
+    @property
+    def names(self) -> list[str]:
+        """The tensors that a pass shows, inputs first."""
+        return self._names
+
     def doubling(self) -> Collection:
         """Collect under TensorRT's policy: the first batch twice, everything else once."""
         first = self._maxima(batches=1)[0]
         found, ledger = self._doubling_pass(first)
-        self._check_same([first], ledger.batch_maxima[:1])
+        self._check_batches([first], ledger.batch_maxima[:1])
         late = [name for name, histogram in zip(self._names, found, strict=True) if histogram is None]
         if late:
             # Their first maximum is known only now: one more pass, for them alone.
@@ -97,7 +103,7 @@ class Passes:
             return tallies[-1]
 
         self._pass(make, ledger)
-        self._check_same(list(table), ledger.batch_maxima)
+        self._check_batches(list(table), ledger.batch_maxima)
         found = [planned_histogram(plan, t, tallies) for t, plan in enumerate(plans)]
         return self._collection(found, ledger, [])
 
@@ -112,21 +118,37 @@ class Passes:
         self._pass(lambda: Tally(unknown, self._bins), ledger, batches=batches)
         return ledger.batch_maxima
 
-    def _check_same(self, before: Sequence[NDArray[np.float32]], after: Sequence[NDArray[np.float32]]) -> None:
+    def _check_batches(self, before: Sequence[NDArray[np.float32]], after: Sequence[NDArray[np.float32]]) -> None:
         """Refuse data whose maxima per batch are other ones than in the pass before: ranges were chosen by those."""
         for batch, (was, now) in enumerate(zip(before, after, strict=False)):
-            if not np.array_equal(was, now):
-                t = int(np.flatnonzero(was != now)[0])
-                raise DataError(
-                    self._batches.source.name,
-                    f"{'the first batch' if batch == 0 else f'batch {batch}'} gave other values when it was read again "
-                    f"(tensor {self._names[t]!r} reached {float(was[t])!r}, then {float(now[t])!r}): the data must be the same on every "
-                    "pass, without random augmentation",
-                )
-        if len(before) != len(after):
+            self.check_same("the first batch" if batch == 0 else f"batch {batch}", was, now)
+        self.check_length(len(before), len(after), "batches")
+
+    def check_length(self, was: int, now: int, what: str = "samples") -> None:
+        """Refuse data of another length than in the pass before.
+
+        Raises:
+            DataError: If they are.
+        """
+        if was != now:
             raise DataError(
                 self._batches.source.name,
-                f"the data gave {len(before)} batches, and {len(after)} when they were read again: they must be the same",
+                f"the data gave {was} {what}, and {now} when they were read again: they must be the same",
+            )
+
+    def check_same(self, what: str, was: NDArray[np.float32], now: NDArray[np.float32]) -> None:
+        """Refuse a batch or a sample whose maxima are other ones than in the pass before.
+
+        Raises:
+            DataError: If they are, naming a tensor.
+        """
+        if not np.array_equal(was, now):
+            t = int(np.flatnonzero(was != now)[0])
+            raise DataError(
+                self._batches.source.name,
+                f"{what} gave other values when it was read again "
+                f"(tensor {self._names[t]!r} reached {float(was[t])!r}, then {float(now[t])!r}): the data must be the same on every "
+                "pass, without random augmentation",
             )
 
     def _doubling_pass(
@@ -152,13 +174,34 @@ class Passes:
 
     def _pass(
         self,
-        make: Callable[[], _Counter],
+        make: Callable[[], Counter],
         ledger: Ledger,
         *,
         batches: int | None = None,
         wanted: frozenset[str] | None = None,
     ) -> None:
         """Run the batches through the workers and the records through the ledger, in order."""
+        total = self._batches.samples
+        done = 0
+        with self.workers(make, wanted) as records:
+            for run, record in records(self._batches.runs(batches)):
+                ledger.add(run.batch, record)
+                done += run.samples
+                if self._progress is not None and batches is None:
+                    self._progress(done, total)
+        ledger.end_batch()
+
+    @contextlib.contextmanager
+    def workers(self, make: Callable[[], Counter], wanted: frozenset[str] | None = None) -> Iterator[Records]:
+        """Give a function that sends inferences through all workers and yields their records, in order.
+
+        It may be called again with further inferences; between two calls no worker is at work, so that what they counted is
+        that of whole samples.
+
+        Args:
+            make: Makes a worker's counter; called once per worker.
+            wanted: The only tensors to show.
+        """
         local = threading.local()
 
         def work(run: Run) -> Record:
@@ -174,15 +217,8 @@ class Passes:
                 )
             return record
 
-        total = self._batches.samples
-        done = 0
         with ThreadPoolExecutor(self._workers, thread_name_prefix="trtcalib") as pool:
-            for run, record in in_order(pool, work, self._batches.runs(batches), 2 * self._workers):
-                ledger.add(run.batch, record)
-                done += run.samples
-                if self._progress is not None and batches is None:
-                    self._progress(done, total)
-        ledger.end_batch()
+            yield lambda runs: in_order(pool, work, runs, 2 * self._workers)
 
     def _refuse_nan(self, t: int, label: str) -> None:
         if t < self._observer.inputs:
@@ -190,5 +226,12 @@ class Passes:
         raise ActivationError(self._names[t], label, "holds NaN: the model divides by zero or overflows on this sample")
 
 
-class _Counter(Protocol):
-    def add(self, batch: int, arrays: Sequence[NDArray[Any] | None]) -> Record: ...
+class Counter(Protocol):
+    """What a worker counts with."""
+
+    def add(self, batch: int, arrays: Sequence[NDArray[Any] | None]) -> Record:
+        """Count the arrays of one inference, one per tensor."""
+
+
+Records = Callable[[Iterator[Run]], Iterator[tuple[Run, Record]]]
+"""Sends inferences through the workers and yields their records in order."""

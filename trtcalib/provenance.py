@@ -30,6 +30,7 @@ __all__ = [
     "batching_facts",
     "data_facts",
     "model_facts",
+    "portable_name",
     "provenance_of",
     "relative_to",
     "tensor_facts",
@@ -121,7 +122,7 @@ def tensor_facts(
 def _tensor_facts(tensor: GraphTensor, histogram: Histogram | None, origin: str, clip: ClipPoint) -> TensorFacts:
     scale = scale_from_amax(clip.amax)
     return TensorFacts(
-        name=_printable(tensor.name),
+        name=portable_name(tensor.name),
         kind=tensor.kind,
         range=_json_number(histogram.range) if histogram else None,
         maximum=_json_number(histogram.maximum) if histogram else None,
@@ -134,7 +135,7 @@ def _tensor_facts(tensor: GraphTensor, histogram: Histogram | None, origin: str,
         amax=_json_number(clip.amax),
         scale=_json_number(scale),
         scale_hex=f"{bits_from_scale(scale):x}",
-        inherited_from=None if origin == tensor.name else _printable(origin),
+        inherited_from=None if origin == tensor.name else portable_name(origin),
     )
 
 
@@ -142,5 +143,6 @@ def _json_number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _printable(name: str) -> str:
+def portable_name(name: str) -> str:
+    """Return a name that any file can hold; what is not UTF-8 in it is written out with a backslash."""
     return name.encode("utf-8", "backslashreplace").decode()

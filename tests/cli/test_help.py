@@ -14,7 +14,7 @@ import pytest
 from tests.cli.helpers import NET, normal, plain, python, save_model
 from tests.trt.fakes import hide
 
-COMMANDS = ["", "calibrate", "solve", "plot", "cache show", "cache verify", "crosscheck", "doctor", "demo"]
+COMMANDS = ["", "calibrate", "solve", "plot", "cache show", "cache verify", "cache diff", "study", "crosscheck", "doctor", "demo"]
 
 WITH_TENSORRT = ["build", "infer", "engine inspect"]
 """What needs TensorRT; tests/rig and tests/gpu run it."""

@@ -61,6 +61,6 @@ def test_nothing_is_left_behind(folder, tmp_path_factory, command, signal_at):
         process.wait()
     assert process.returncode == 130, err
     assert out == ""
-    assert "trtcalib: interrupted; nothing was written" in err
+    assert "trtcalib: interrupted; no result was written" in err
     assert "Traceback" not in err
     assert listing(folder) == before

@@ -288,7 +288,7 @@ def test_simulated_ctrl_c_while_batches_are_fed_leaves_nothing(ready, feeds, cal
     before = listing(ready.folder)
     result = ready.run(*feeds("interrupted"), "--calibrator", calibrator)
     assert result.code == 130, result
-    assert "trtcalib: interrupted; nothing was written" in result.err
+    assert "trtcalib: interrupted; no result was written" in result.err
     assert "Traceback" not in result.err
     assert result.out == ""
     assert listing(ready.folder) == before
@@ -320,7 +320,7 @@ def test_simulated_ctrl_c_at_a_process_of_its_own_leaves_nothing(ready, feeds, t
         process.wait()
     assert process.returncode == 130, err
     assert (out, "Traceback" in err) == ("", False)
-    assert "trtcalib: interrupted; nothing was written" in err
+    assert "trtcalib: interrupted; no result was written" in err
     assert listing(ready.folder) == before
 
 

@@ -379,7 +379,7 @@ def test_simulated_ctrl_c_at_the_command_line_leaves_no_file(version, trt, tmp_p
     made = {path.name for path in tmp_path.iterdir() if path.is_file()} - {"dense.onnx", "strikes.py"}
     if strikes:
         assert (done.returncode, done.stdout) == (130, "")
-        assert done.stderr.splitlines()[-1] == "trtcalib: interrupted; nothing was written"
+        assert done.stderr.splitlines()[-1] == "trtcalib: interrupted; no result was written"
         assert "Traceback" not in done.stderr
         assert made == set()
     else:

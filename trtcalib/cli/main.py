@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from trtcalib import __version__
-from trtcalib.cli import build, cache, calibrate, crosscheck, demo, doctor, engine, infer, plot, solve
+from trtcalib.cli import build, cache, calibrate, crosscheck, demo, doctor, engine, infer, plot, report, solve, study
 from trtcalib.errors import TrtcalibError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command(epilog=build.EXAMPLE)(build.build)
 app.command(epilog=infer.EXAMPLE)(infer.infer)
 app.add_typer(engine.app, name="engine")
 app.command(epilog=crosscheck.EXAMPLE)(crosscheck.crosscheck)
+app.command(epilog=study.EXAMPLE)(study.study)
+app.command(epilog=report.EXAMPLE)(report.report)
 app.command(epilog=solve.EXAMPLE)(solve.solve)
 app.command(epilog=plot.EXAMPLE)(plot.plot)
 app.add_typer(cache.app, name="cache")
@@ -89,7 +91,7 @@ def _run() -> int:
             return _reader_has_gone()
         raise
     if code == _CTRL_C:  # newer versions of Typer return it and raise nothing
-        typer.echo("trtcalib: interrupted; nothing was written", err=True)
+        typer.echo("trtcalib: interrupted; no result was written", err=True)
     return code
 
 

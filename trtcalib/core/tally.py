@@ -24,6 +24,7 @@ __all__ = [
     "finite_values",
     "flat_float32",
     "float32_of_bits",
+    "largest_and_times",
     "largest_bits",
     "new_scratch",
     "tally",
@@ -212,3 +213,36 @@ def _largest_python(values: NDArray[np.float32]) -> int:
 
 
 _largest_kernel = CompiledOnFirstCall(_largest_python)
+
+
+def largest_and_times(values: NDArray[np.float32]) -> tuple[int, int]:
+    """Return what :func:`largest_bits` does, and how many values have that magnitude; (0, 0) for no values.
+
+    Args:
+        values: float32, one-dimensional, contiguous.
+    """
+    top, times = _times_kernel(values)
+    return int(top), int(times)
+
+
+def _times_python(values: NDArray[np.float32]) -> tuple[int, int]:
+    """Count in a block only where its maximum is a new one or the same: the first scan finds it in the cache."""
+    block = 4096
+    top = np.int32(-1)
+    times = 0
+    for start in range(0, values.size, block):
+        bits = values[start : start + block].view(np.int32)
+        largest = np.int32(0)
+        for j in range(bits.size):
+            largest = max(largest, bits[j] & np.int32(0x7FFFFFFF))
+        if largest < top:
+            continue
+        found = 0
+        for j in range(bits.size):
+            found += (bits[j] & np.int32(0x7FFFFFFF)) == largest
+        times = times + found if largest == top else found
+        top = largest
+    return max(int(top), 0), times
+
+
+_times_kernel = CompiledOnFirstCall(_times_python)

@@ -1,0 +1,168 @@
+"""The story of a study: two passes over the data, then every batch size and order from their replay, bit for bit as calibrate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtcalib.batch_study.configurations import ALL, DEFAULT_SIZES, BatchSizes, Layout, plan_layouts
+from trtcalib.batch_study.counting import count_ranges, find_maxima
+from trtcalib.batch_study.replaying import Replays, plan_ranges
+from trtcalib.batch_study.state import State
+from trtcalib.batch_study.telling import Telling
+from trtcalib.batches import Batches, Batching, plan_batches
+from trtcalib.calibration import DEFAULT_TENSORRT
+from trtcalib.collect import Collector, default_workers
+from trtcalib.core.cache import encode_version
+from trtcalib.errors import DataError, SpecError
+from trtcalib.feeds import DataSource
+from trtcalib.files import make_folder, write_files
+from trtcalib.onnx_graph import ModelGraph, read_model
+from trtcalib.passes import Progress
+from trtcalib.provenance import provenance_of
+from trtcalib.sources import open_source
+from trtcalib.specs import Recipe, load_recipe
+from trtcalib.study_result import Study
+
+__all__ = ["RESULT", "study"]
+
+RESULT = "study.json"
+
+
+def study(  # noqa: PLR0913 - the public call names every choice that changes the result
+    model: Path | str,
+    data: Any,
+    output: Path | str,
+    *,
+    batch_sizes: BatchSizes = DEFAULT_SIZES,
+    orders: int = 0,
+    seed: int = 0,
+    calibrator: str | Path | Recipe = "entropy",
+    max_samples: int | None = None,
+    skip_bad_images: bool = False,
+    tensorrt_version: str = DEFAULT_TENSORRT,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Tell what batch size and order do to the scales: the cache of each, and why each scale moved.
+
+    Every cache and its manifest are those that :func:`trtcalib.calibrate` gives at that batch size and order, bit for bit; but the
+    model runs twice over the samples in all, and not once per configuration.
+
+    Args:
+        model: The ONNX file.
+        data: As for :func:`trtcalib.calibrate`.
+        output: Folder for study.json, the caches, the histograms of the reference and of the configuration that moved most, and the
+            maxima of the samples, from which an interrupted or extended study goes on.
+        batch_sizes: Positive numbers, and ``all``, which is added where it is missing: it is the reference.
+        orders: Shuffled orders per batch size, beside the source's own.
+        seed: Order i is that of ``calibrate(shuffle=seed + i)``.
+        calibrator: As for :func:`trtcalib.calibrate`; its range policy must be ``doubling``.
+        max_samples: Use only the first so many samples.
+        skip_bad_images: Leave out images that cannot be decoded.
+        tensorrt_version: The TensorRT that is to read the caches.
+        workers: Threads; by default one per CPU. The result does not depend on it.
+        progress: Called with (samples done, samples in all or ``None``), both passes together.
+
+    Raises:
+        DataError: If the model or the data have no batch axis, or a batch size cannot be made.
+        SpecError: If the recipe's ranges do not follow the batches.
+        TrtcalibError: As :func:`trtcalib.calibrate`.
+    """
+    recipe = load_recipe(calibrator)
+    if recipe.range != "doubling":
+        fault = f"range: found {recipe.range!r}, whose ranges do not depend on batch size and order; a study needs 'doubling', TensorRT's"
+        raise SpecError("recipe", (fault,))
+    encode_version(tensorrt_version)
+    graph = read_model(model)
+    source = open_source(data, graph.inputs, skip_bad_images=skip_bad_images)
+    _check(graph, source, batch_sizes, orders, seed)
+    output = Path(output)
+    make_folder(output)
+    job = Job(
+        graph,
+        data,
+        source,
+        output,
+        recipe,
+        max_samples,
+        skip_bad_images,
+        tensorrt_version,
+        workers or default_workers(),
+    )
+    return job.run(batch_sizes, range(seed, seed + orders), progress)
+
+
+def _check(graph: ModelGraph, source: DataSource, sizes: BatchSizes, orders: int, seed: int) -> None:
+    """Refuse what cannot be studied before any work is done."""
+    if source.whole and graph.fixed_batch is None:
+        raise DataError(
+            source.name,
+            "each sample is a whole feed of the model, whose first axis is no batch: there are no batch sizes to study",
+        )
+    if not sizes:
+        raise DataError(source.name, "no batch size was named: expected positive numbers or 'all'")
+    for size in sizes:
+        if size != ALL:
+            plan_batches(source, graph.fixed_batch, Batching(batch_size=size))  # says what is wrong with one
+    if orders < 0 or seed < 0:
+        raise DataError(source.name, f"orders and seed must not be negative, got {orders} and {seed}")
+    if orders and (graph.fixed_batch or 1) > 1:
+        raise DataError(
+            source.name,
+            f"the model runs {graph.fixed_batch} samples at a time, so that another order gives other runs and not other batches of the "
+            "same ones: leave out the orders, or free the model's batch axis",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all steps need."""
+
+    graph: ModelGraph
+    data: Any
+    source: DataSource
+    output: Path
+    recipe: Recipe
+    max_samples: int | None
+    skip_bad_images: bool
+    tensorrt_version: str
+    workers: int
+
+    def run(self, sizes: BatchSizes, seeds: Sequence[int], progress: Progress | None) -> Study:
+        """Do everything."""
+        per_run = self.graph.fixed_batch or 1
+        batches = self.batches(Layout("", per_run))
+        facts = provenance_of(self.graph, self.data, batches, self.recipe, skip_bad_images=self.skip_bad_images)
+        # Everything that decides the maxima, so that those of something else are not gone on from.
+        state = State(self.output, facts.model_dump(exclude={"batching"}))
+        collector = Collector(self.graph, batches, bins=self.recipe.bins, workers=self.workers)
+        maxima = find_maxima(collector.passes, batches, state, progress)
+        layouts, notes = plan_layouts(sizes, batches.seen, seeds)
+        plans = plan_ranges(maxima, layouts, self.recipe.bins, per_run)
+        tally = count_ranges(collector.passes, batches, maxima, plans, state, progress)
+        # A function's digest is known only now.
+        data = facts.data.model_copy(update={"samples": batches.seen, "sha256": self.digest(facts.data.sha256)})
+        telling = Telling(
+            job=self,
+            collector=collector,
+            maxima=maxima,
+            replays=Replays(maxima, tally, self.recipe, per_run, self.workers),
+            provenance=facts.model_copy(update={"data": data}),
+            seen=batches,
+        )
+        result = telling.study(layouts, notes, plans, seeds)
+        write_files({self.output / RESULT: f"{result.model_dump_json()}\n".encode()})
+        state.finish()
+        return result
+
+    def batches(self, layout: Layout) -> Batches:
+        """Plan the batches of a layout."""
+        batching = Batching(batch_size=layout.batch_size, max_samples=self.max_samples, shuffle=layout.shuffle)
+        return plan_batches(self.source, self.graph.fixed_batch, batching)
+
+    def digest(self, known: str) -> str:
+        """Return the data's digest after a pass."""
+        return self.source.sha256() if self.source.size() is None else known
