@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALL", "DEFAULT_SIZES", "BatchSizes", "Layout", "plan_layouts", "shuffled"]
+__all__ = ["ALL", "BatchSizes", "Layout", "default_sizes", "plan_layouts", "shuffled"]
 
 ALL: Literal["all"] = "all"
 """All samples in one batch: the reference, since no order changes it and its range is the true maximum."""
 
-DEFAULT_SIZES = (1, 2, 4, 8, 16, 32, 64, ALL)
-
 BatchSizes = Sequence[int | Literal["all"]]
+
+_DEFAULT_RUNS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Layout:
     name: str
     batch_size: int
     shuffle: int | None = None
+
+
+def default_sizes(per_run: int) -> BatchSizes:
+    """Return the batch sizes that are studied where none are named: multiples of what the model runs at a time, and all."""
+    return [*(runs * per_run for runs in _DEFAULT_RUNS), ALL]
 
 
 def plan_layouts(sizes: BatchSizes, samples: int, seeds: Sequence[int]) -> tuple[list[Layout], list[str]]:

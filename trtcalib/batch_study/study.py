@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtcalib.batch_study.configurations import ALL, DEFAULT_SIZES, BatchSizes, Layout, plan_layouts
+from trtcalib.batch_study.configurations import ALL, BatchSizes, Layout, default_sizes, plan_layouts
 from trtcalib.batch_study.counting import count_ranges, find_maxima
 from trtcalib.batch_study.replaying import Replays, plan_ranges
 from trtcalib.batch_study.state import State
@@ -36,7 +36,7 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
     data: Any,
     output: Path | str,
     *,
-    batch_sizes: BatchSizes = DEFAULT_SIZES,
+    batch_sizes: BatchSizes | None = None,
     orders: int = 0,
     seed: int = 0,
     calibrator: str | Path | Recipe = "entropy",
@@ -56,7 +56,8 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
         data: As for :func:`trtcalib.calibrate`.
         output: Folder for study.json, the caches, the histograms of the reference and of the configuration that moved most, and the
             maxima of the samples, from which an interrupted or extended study goes on.
-        batch_sizes: Positive numbers, and ``all``, which is added where it is missing: it is the reference.
+        batch_sizes: Positive numbers, and ``all``, which is added where it is missing: it is the reference. By default 1, 2, 4 ...
+            64 times the model's fixed batch, if it has one, and ``all``.
         orders: Shuffled orders per batch size, beside the source's own.
         seed: Order i is that of ``calibrate(shuffle=seed + i)``.
         calibrator: As for :func:`trtcalib.calibrate`; its range policy must be ``doubling``.
@@ -78,7 +79,8 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
     encode_version(tensorrt_version)
     graph = read_model(model)
     source = open_source(data, graph.inputs, skip_bad_images=skip_bad_images)
-    _check(graph, source, batch_sizes, orders, seed)
+    sizes = default_sizes(graph.fixed_batch or 1) if batch_sizes is None else batch_sizes
+    _check(graph, source, sizes, orders, seed)
     output = Path(output)
     make_folder(output)
     job = Job(
@@ -92,7 +94,7 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
         tensorrt_version,
         workers or default_workers(),
     )
-    return job.run(batch_sizes, range(seed, seed + orders), progress)
+    return job.run(sizes, range(seed, seed + orders), progress)
 
 
 def _check(graph: ModelGraph, source: DataSource, sizes: BatchSizes, orders: int, seed: int) -> None:

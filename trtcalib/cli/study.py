@@ -33,11 +33,14 @@ def study(
         ),
     ],
     batch_sizes: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--batch-sizes", metavar="LIST", help="Samples per batch, and all; that one is always studied too."
+            "--batch-sizes",
+            metavar="LIST",
+            help="Samples per batch, and all, which is always studied too. Default: 1,2,4,8,16,32,64,all, times the model's fixed batch.",
+            show_default=False,
         ),
-    ] = "1,2,4,8,16,32,64,all",
+    ] = None,
     orders: Annotated[
         int,
         typer.Option("--orders", metavar="K", min=0, help="Shuffled orders per batch size, beside the source's own."),
@@ -53,7 +56,7 @@ def study(
     json: options.Json = False,
 ) -> None:
     """Tell how batch size and order move the scales, and why: each configuration's cache, as calibrate would write it, from two passes."""
-    sizes = _parse(batch_sizes)
+    sizes = None if batch_sizes is None else _parse(batch_sizes)
     from trtcalib.batch_study.study import study as run
 
     with _telling_how_to_go_on(output), options.progress_bar(title="studying") as progress:
