@@ -13,7 +13,18 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from tests.core.oracles import plain_index
-from trtcalib.core.tally import BINS, INFINITY_BITS, _tally_kernel, bits_of_range, count_bins, new_scratch, tally
+from trtcalib.core.tally import (
+    BINS,
+    INFINITY_BITS,
+    _tally_kernel,
+    _times_kernel,
+    bits_of_range,
+    count_bins,
+    largest_and_times,
+    largest_bits,
+    new_scratch,
+    tally,
+)
 from trtcalib.errors import HistogramError
 
 FLT_MAX = float(np.finfo(np.float32).max)
@@ -219,3 +230,33 @@ def test_zeros_in_a_range_of_zero_are_in_the_first_bin() -> None:
 def test_equal_values_in_all_lanes_are_all_counted(quarter: int, size: int) -> None:
     counts, _ = count_bins(np.full(size, quarter / 4, np.float32), 1.0)
     assert counts[quarter * BINS // 4] == size == counts.sum()
+
+
+TIMES_BLOCK = 4096  # values per step of the kernel that counts the largest
+
+
+@given(arrays(np.float32, st.integers(0, 40), elements=any_float | st.sampled_from([0.0, -0.0, 1.5, -1.5])))
+def test_the_largest_magnitude_and_how_often_it_occurs(values: NDArray[np.float32]) -> None:
+    top, times = largest_and_times(values)
+    bits = [int(value.view(np.uint32)) & 0x7FFFFFFF for value in values]
+    assert top == largest_bits(values) == max(bits, default=0)
+    assert times == bits.count(top)
+    assert (top, times) == tuple(map(int, _times_kernel.python(values)))
+    assert type(top) is type(times) is int
+
+
+@pytest.mark.parametrize("kernel", [_times_kernel, _times_kernel.python], ids=["compiled", "python"])
+@pytest.mark.parametrize("last", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("size", [TIMES_BLOCK - 1, TIMES_BLOCK, TIMES_BLOCK + 1, 2 * TIMES_BLOCK + 5])
+def test_the_largest_is_counted_over_all_blocks(kernel: Callable[..., tuple[int, int]], size: int, last: float) -> None:
+    """Two in the first block, and in the last place less, the same, or more."""
+    values = np.full(size, 0.5, np.float32)
+    values[[1, 7, -1]] = [2, -2, last]
+    expected = {1.0: (2, 2), 2.0: (2, 3), 3.0: (3, 1)}[last]
+    top, times = kernel(values)
+    assert (float(np.uint32(top).view(np.float32)), int(times)) == expected
+
+
+def test_zeros_are_counted_as_the_largest_too_and_no_values_are_none() -> None:
+    assert largest_and_times(np.zeros(TIMES_BLOCK + 3, np.float32)) == (0, TIMES_BLOCK + 3)
+    assert largest_and_times(np.zeros(0, np.float32)) == (0, 0)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trtcalib.batch_study.replaying import Replayed
+from trtcalib.batch_study.result import Doubling, Outcome, Without
 from trtcalib.batch_study.state import Maxima
 from trtcalib.core.histogram import Histogram, clipped_share
 from trtcalib.core.many_ranges import bins_of
 from trtcalib.core.scale import bits_from_scale, scale_from_amax
 from trtcalib.methods import ClipPoint
-from trtcalib.study_result import Doubling, Outcome, Without
 
 __all__ = ["change", "json_number", "outcomes_of"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trtcalib.batch_study.configurations import Layout, shuffled
 from trtcalib.batch_study.counting import RangeTally, TensorPlan
 from trtcalib.batch_study.state import Maxima
-from trtcalib.core.growth import Growth, SampleMaxima, replay, with_clamped
+from trtcalib.core.growth import Growth, SampleMaxima, final_ranges, replay, with_clamped
 from trtcalib.core.histogram import Histogram, range_to_float32
 from trtcalib.core.many_ranges import Intervals
 from trtcalib.methods import ClipPoint, clip_point
@@ -68,8 +68,8 @@ def plan_ranges(maxima: Maxima, layouts: Sequence[Layout], bins: int, rows_per_b
     for layout in layouts:
         order = shuffled(len(maxima.labels), layout.shuffle)
         size = -(-layout.batch_size // rows_per_batch)
-        found = replay(maxima.samples, order, size).ranges.tolist()
-        rest = replay(outliers.rest, order, size).ranges.tolist()
+        found = final_ranges(maxima.samples, order, size).tolist()
+        rest = final_ranges(outliers.rest, order, size).tolist()
         for t in range(tensors):
             ranges[t].add(found[t])
             if outliers.rows[t] >= 0 and 0 < rest[t] != found[t]:
@@ -85,12 +85,14 @@ def plan_ranges(maxima: Maxima, layouts: Sequence[Layout], bins: int, rows_per_b
 class Replays:
     """Gives the result of any layout; each distinct histogram is searched once."""
 
-    def __init__(self, maxima: Maxima, tally: RangeTally, recipe: Recipe, rows_per_batch: int, workers: int) -> None:
+    def __init__(
+        self, maxima: Maxima, tally: RangeTally, recipe: Recipe, rows_per_batch: int, pool: ThreadPoolExecutor
+    ) -> None:
         self._maxima = maxima
         self._tally = tally
         self._recipe = recipe
         self._rows_per_batch = rows_per_batch
-        self._workers = workers
+        self._pool = pool
         self._outliers = _Outliers(maxima.samples)
         self._clips: dict[tuple[object, ...], ClipPoint] = {}
 
@@ -118,9 +120,8 @@ class Replays:
         tensors = range(self._maxima.sizes.size)
         ranges, other = growth.ranges, rest.ranges
         moves = [t for t in tensors if self._outliers.rows[t] >= 0 and other[t] != ranges[t]]
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="trtcalib") as pool:
-            found = list(pool.map(lambda t: self._solved(t, growth, alone=False), tensors))
-            without = list(pool.map(lambda t: self._solved(t, rest, alone=True), moves))
+        found = list(self._pool.map(lambda t: self._solved(t, growth, alone=False), tensors))
+        without = list(self._pool.map(lambda t: self._solved(t, rest, alone=True), moves))
         return Replayed(
             order=order,
             growth=growth,

@@ -19,7 +19,7 @@ from trtcalib.histogram_file import read_arrays
 if TYPE_CHECKING:
     from trtcalib.batch_study.counting import TensorPlan
 
-__all__ = ["Counted", "Maxima", "State"]
+__all__ = ["COUNTS", "MAXIMA", "Counted", "Maxima", "State"]
 
 MAXIMA = "maxima.npz"
 COUNTS = "counts.npz"
@@ -68,13 +68,13 @@ class State:
 
     Args:
         folder: The study's.
-        about: Everything that decides the numbers; what was saved under another is not used.
+        about: Everything that decides the numbers; what was saved under another is not used. ``None`` where only reading the data
+            tells what they are (a function): then nothing is saved and nothing is used.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, about: Mapping[str, Any] | None) -> None:
         self._folder = folder
-        self._about = sha256_of_bytes(json.dumps(about, sort_keys=True).encode())
-        self.resumed = 0
+        self._about = None if about is None else sha256_of_bytes(json.dumps(about, sort_keys=True).encode())
 
     def load_maxima(self, names: Sequence[str]) -> Maxima | None:
         """Return the maxima that were saved for the same study; ``None`` where there are none that can be used."""
@@ -93,13 +93,10 @@ class State:
                 seen=int(seen),
                 left_out=int(left_out),
             )
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return None
-        shape = (len(found.labels), len(names))
-        fits = found.samples.maxima.shape == found.samples.times.shape == shape and shape[0] > 0
-        if not fits or not found.sizes.shape == found.infinite.shape == shape[1:]:
+        if not _fits(found, len(names)):
             return None
-        self.resumed = shape[0]
         return found
 
     def save_maxima(self, maxima: Maxima, names: Sequence[str]) -> None:
@@ -138,15 +135,15 @@ class State:
                     {r: next(alone) for r in plan.outlier_ranges} if plan.outlier < counted else {} for plan in plans
                 ],
             )
-        except (KeyError, ValueError, TypeError, IndexError, StopIteration, RuntimeError):
+        except (KeyError, ValueError, TypeError, IndexError, StopIteration, RuntimeError, OverflowError):
             return None
-        if (
-            not 0 < found.rows <= rows
-            or arrays["counts"].dtype != np.int64
-            or arrays["counts"].size != sum(_sizes(plans))
+        if not (
+            0 < found.rows <= rows
+            and _is_int64(arrays["counts"], (sum(_sizes(plans)),))
+            and _is_int64(arrays["alone"], (arrays["alone"].size,))
+            and next(alone, None) is None
         ):
             return None
-        self.resumed += found.rows
         return found
 
     def save_counts(self, counted: Counted, plans: Sequence[TensorPlan]) -> None:
@@ -171,6 +168,8 @@ class State:
         (self._folder / COUNTS).unlink(missing_ok=True)
 
     def _load(self, name: str, digest: str) -> dict[str, NDArray[Any]] | None:
+        if self._about is None:
+            return None
         try:
             arrays = read_arrays(self._folder / name)
         except HistogramError:
@@ -179,9 +178,31 @@ class State:
         return arrays if stated.tobytes() == f"{self._about}{digest}".encode() else None
 
     def _save(self, name: str, digest: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        if self._about is None:
+            return
         about = np.frombuffer(f"{self._about}{digest}".encode(), np.uint8)
         with new_file(self._folder / name) as file:
             np.savez(file, allow_pickle=False, about=about, **arrays)
+
+
+def _fits(found: Maxima, tensors: int) -> bool:
+    maxima = found.samples.maxima
+    shape = (len(found.labels), tensors)
+    return (
+        shape[0] > 0
+        and all(isinstance(label, str) for label in found.labels)
+        and maxima.dtype == np.float32
+        and maxima.shape == shape
+        and bool((np.isfinite(maxima) & (maxima >= 0)).all())
+        and _is_int64(found.samples.times, shape)
+        and _is_int64(found.sizes, shape[1:])
+        and _is_int64(found.infinite, shape[1:])
+    )
+
+
+def _is_int64(array: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    """Whether these are counts in the expected shape."""
+    return array.dtype == np.int64 and array.shape == shape and bool((array >= 0).all())
 
 
 def _sizes(plans: Sequence[TensorPlan]) -> list[int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +13,21 @@ from typing import Any
 from trtcalib.batch_study.configurations import ALL, BatchSizes, Layout, default_sizes, plan_layouts
 from trtcalib.batch_study.counting import count_ranges, find_maxima
 from trtcalib.batch_study.replaying import Replays, plan_ranges
-from trtcalib.batch_study.state import State
+from trtcalib.batch_study.result import Study
+from trtcalib.batch_study.state import COUNTS, MAXIMA, State
 from trtcalib.batch_study.telling import Telling
 from trtcalib.batches import Batches, Batching, plan_batches
 from trtcalib.calibration import DEFAULT_TENSORRT
 from trtcalib.collect import Collector, default_workers
 from trtcalib.core.cache import encode_version
-from trtcalib.errors import DataError, SpecError
-from trtcalib.feeds import DataSource
-from trtcalib.files import make_folder, write_files
+from trtcalib.errors import DataError, OutputError, SpecError
+from trtcalib.files import check_writable, make_folder, write_files
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Progress
 from trtcalib.provenance import provenance_of
-from trtcalib.sources import open_source
+from trtcalib.samples.feeds import DataSource
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import Recipe, load_recipe
-from trtcalib.study_result import Study
 
 __all__ = ["RESULT", "study"]
 
@@ -79,10 +82,10 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
     encode_version(tensorrt_version)
     graph = read_model(model)
     source = open_source(data, graph.inputs, skip_bad_images=skip_bad_images)
-    sizes = default_sizes(graph.fixed_batch or 1) if batch_sizes is None else batch_sizes
+    sizes = default_sizes(graph.fixed_batch or 1) if batch_sizes is None else list(batch_sizes)
     _check(graph, source, sizes, orders, seed)
     output = Path(output)
-    make_folder(output)
+    seeds = range(seed, seed + orders)
     job = Job(
         graph,
         data,
@@ -94,7 +97,11 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
         tensorrt_version,
         workers or default_workers(),
     )
-    return job.run(sizes, range(seed, seed + orders), progress)
+    with _folder_for_results(output):
+        _check_results(
+            output, sizes, seeds, [given for given in (model, data, calibrator) if isinstance(given, str | Path)]
+        )
+        return job.run(sizes, seeds, progress)
 
 
 def _check(graph: ModelGraph, source: DataSource, sizes: BatchSizes, orders: int, seed: int) -> None:
@@ -108,6 +115,8 @@ def _check(graph: ModelGraph, source: DataSource, sizes: BatchSizes, orders: int
         raise DataError(source.name, "no batch size was named: expected positive numbers or 'all'")
     for size in sizes:
         if size != ALL:
+            if type(size) is not int:  # a text, 8.0 or True
+                raise DataError(source.name, f"found batch size {size!r}, expected a positive whole number or 'all'")
             plan_batches(source, graph.fixed_batch, Batching(batch_size=size))  # says what is wrong with one
     if orders < 0 or seed < 0:
         raise DataError(source.name, f"orders and seed must not be negative, got {orders} and {seed}")
@@ -117,6 +126,34 @@ def _check(graph: ModelGraph, source: DataSource, sizes: BatchSizes, orders: int
             f"the model runs {graph.fixed_batch} samples at a time, so that another order gives other runs and not other batches of the "
             "same ones: leave out the orders, or free the model's batch axis",
         )
+
+
+@contextlib.contextmanager
+def _folder_for_results(path: Path) -> Iterator[None]:
+    """Make the folder; where nothing came of the study, not even something to go on from, it goes again."""
+    try:
+        is_new = not path.exists()
+    except OSError:
+        is_new = False  # a name too long, say, of which making it tells
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # something is in it
+                path.rmdir()
+        raise
+
+
+def _check_results(output: Path, sizes: BatchSizes, seeds: Sequence[int], inputs: Sequence[Path | str]) -> None:
+    """Refuse results that cannot be written, or would take the place of an input, before any work is done."""
+    layouts, _ = plan_layouts(sizes, sys.maxsize, seeds)
+    names = [f"{layout.name}{suffix}" for layout in layouts for suffix in (".cache", ".cache.json", ".npz")]
+    taken = {Path(given).resolve() for given in inputs}
+    for path in (output / name for name in (RESULT, MAXIMA, COUNTS, *names)):
+        check_writable(path)
+        if path.resolve() in taken:
+            raise OutputError(path, "is an input of this study: choose another folder for the results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +175,8 @@ class Job:
         per_run = self.graph.fixed_batch or 1
         batches = self.batches(Layout("", per_run))
         facts = provenance_of(self.graph, self.data, batches, self.recipe, skip_bad_images=self.skip_bad_images)
-        # Everything that decides the maxima, so that those of something else are not gone on from.
-        state = State(self.output, facts.model_dump(exclude={"batching"}))
+        # Everything that decides the maxima, so that those of something else are not gone on from; which samples are used included.
+        state = State(self.output, None if self.source.size() is None else facts.model_dump())
         collector = Collector(self.graph, batches, bins=self.recipe.bins, workers=self.workers)
         maxima = find_maxima(collector.passes, batches, state, progress)
         layouts, notes = plan_layouts(sizes, batches.seen, seeds)
@@ -147,15 +184,16 @@ class Job:
         tally = count_ranges(collector.passes, batches, maxima, plans, state, progress)
         # A function's digest is known only now.
         data = facts.data.model_copy(update={"samples": batches.seen, "sha256": self.digest(facts.data.sha256)})
-        telling = Telling(
-            job=self,
-            collector=collector,
-            maxima=maxima,
-            replays=Replays(maxima, tally, self.recipe, per_run, self.workers),
-            provenance=facts.model_copy(update={"data": data}),
-            seen=batches,
-        )
-        result = telling.study(layouts, notes, plans, seeds)
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="trtcalib") as pool:
+            telling = Telling(
+                job=self,
+                collector=collector,
+                maxima=maxima,
+                replays=Replays(maxima, tally, self.recipe, per_run, pool),
+                provenance=facts.model_copy(update={"data": data}),
+                seen=batches,
+            )
+            result = telling.study(layouts, notes, plans, seeds)
         write_files({self.output / RESULT: f"{result.model_dump_json()}\n".encode()})
         state.finish()
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from trtcalib.batch_study.configurations import Layout
 from trtcalib.batch_study.outcomes import json_number
+from trtcalib.batch_study.result import Outcome, OutlierSample, StudySummary
 from trtcalib.core.growth import SampleMaxima
-from trtcalib.study_result import Outcome, OutlierSample, StudySummary
+from trtcalib.provenance import portable_name
 
 __all__ = ["find_outliers", "instability", "moved_share", "summarise"]
 
@@ -26,6 +28,10 @@ STRETCH = 1.25
 
 MOST_OUTLIERS = 100
 MOST_EXAMPLES = 5
+
+_NAME = reprlib.Repr()
+"""Names of 10 kB exist in hostile models; a sentence shows both ends of them."""
+_NAME.maxstring = 120
 
 Outcomes = Mapping[str, Mapping[str, Outcome]]
 """By configuration, then by tensor."""
@@ -93,9 +99,10 @@ def _recommendation(
     tensor, largest = _largest_change(outcomes[worst.name])
     reason = (
         f"in {worst.name} {share:.0%} of the tensors move by more than {MOVED:.0%}"
-        + (f", up to {largest:+.0%} at {tensor!r}" if tensor else "")
+        + (f", up to {largest:+.0%} at {_NAME.repr(tensor)}" if tensor else "")
         + ", because the first batch's maximum decides where a range can end"
     )
+    nearest = max(layout.batch_size for layout in others)
     if stable < samples:
         advice = (
             f"Take a batch size of {stable} or more: from there on at least {STABLE:.0%} of the tensors stay within {MOVED:.0%} of one "
@@ -103,13 +110,13 @@ def _recommendation(
         )
     else:
         advice = (
-            f"Take all {samples} samples as one batch: at every smaller size that was studied, more than {1 - STABLE:.0%} of the tensors "
-            f"move; {reason}"
+            f"Take all {samples} samples as one batch: already at a batch size of {nearest} more than {1 - STABLE:.0%} of the tensors move; "
+            f"{reason}"
         )
     if outliers and outliers[0].tensors > 1:
         advice += f"; and look at sample {outliers[0].sample}, which alone stretches {outliers[0].tensors} tensors"
         if outliers[0].stretch is not None:
-            advice += f", up to {outliers[0].stretch:.1f} x"
+            advice += f", up to {outliers[0].stretch:.3g} x"
     return advice + "."
 
 
@@ -132,8 +139,10 @@ def find_outliers(
         samples: Their maxima.
         next_maximum: float32 ``[tensors]``, the largest maximum without the sample that alone holds it.
     """
+    if len(samples.maxima) == 1:
+        return []  # there is no other sample that it could stretch a range of
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = samples.maxima.max(axis=0) / next_maximum
+        factor = samples.maxima.max(axis=0).astype(np.float64) / next_maximum
     by_sample: dict[int, list[int]] = {}
     for t in np.flatnonzero(factor >= STRETCH).tolist():
         by_sample.setdefault(int(samples.largest[t]), []).append(t)
@@ -145,7 +154,7 @@ def find_outliers(
                 sample=labels[sample],
                 tensors=len(tensors),
                 stretch=json_number(factor[ranked[0]]),
-                examples=[names[t] for t in ranked[:MOST_EXAMPLES]],
+                examples=[portable_name(names[t]) for t in ranked[:MOST_EXAMPLES]],
             )
         )
     return sorted(found, key=lambda o: (-o.tensors, -(o.stretch if o.stretch is not None else np.inf)))

@@ -10,21 +10,22 @@ from trtcalib.batch_study.configurations import Layout
 from trtcalib.batch_study.counting import TensorPlan
 from trtcalib.batch_study.outcomes import json_number, outcomes_of
 from trtcalib.batch_study.replaying import Replayed, Replays, by_name, late_tensors
+from trtcalib.batch_study.result import Configuration, Cost, Outcome, StudiedTensor, Study
 from trtcalib.batch_study.state import Maxima
 from trtcalib.batch_study.summary import find_outliers, instability, moved_share, summarise
 from trtcalib.batches import Batches
 from trtcalib.calibration import Calibration, solve
-from trtcalib.collect import SESSION_OPTIONS, Collector
-from trtcalib.core.scale import bits_from_scale
+from trtcalib.collect import Collector
+from trtcalib.core.scale import bits_from_scale, scale_from_amax
 from trtcalib.files import sha256_of_bytes, write_files
-from trtcalib.findings import data_findings
+from trtcalib.findings import data_findings, scale_findings
 from trtcalib.histogram_file import format_histograms
 from trtcalib.manifest import Provenance
 from trtcalib.methods import ClipPoint, algorithm_of, describe
 from trtcalib.onnx_graph import GraphTensor
 from trtcalib.passes import Collection
 from trtcalib.provenance import batching_facts, portable_name, relative_to
-from trtcalib.study_result import Configuration, Cost, Outcome, StudiedTensor, Study
+from trtcalib.sessions import SESSION_OPTIONS
 
 if TYPE_CHECKING:
     from trtcalib.batch_study.study import Job
@@ -94,7 +95,7 @@ class Telling:
             ),
             summary=summarise(layouts, self._outcomes, outliers),
             notes=[*notes],
-            findings=list(self._reference.findings),
+            findings=[*self._reference.findings, *scale_findings(self._reference.scales)],
             tensors=[
                 self._tensor(tensor, layouts) for tensor in job.graph.tensors if tensor.name in self._reference.amax
             ],
@@ -139,7 +140,9 @@ class Telling:
         files = calibration.files(path, self.job.tensorrt_version)
         write_files(files)
         per_run = self.job.graph.fixed_batch or 1
-        outcomes = outcomes_of(replayed, self.maxima, self._names, self._reference.scales, layout.batch_size // per_run)
+        # Not its scales: a pool's output carries its input's there, and a view of it shows the pool's own again.
+        reference = {name: scale_from_amax(clip.amax) for name, clip in self._reference.clips.items()}
+        outcomes = outcomes_of(replayed, self.maxima, self._names, reference, layout.batch_size // per_run)
         self._outcomes[layout.name] = outcomes
         batching = calibration.provenance.batching
         return Configuration(
@@ -176,8 +179,10 @@ class Telling:
         if origin in names:
             t = names.index(origin)
             sample = self.maxima.labels[int(self.maxima.samples.largest[t])]
-            next_maximum = float(self.replays.next_maximum[t])
-        if origin == tensor.name and origin in names:
+            if len(self.maxima.labels) > 1:
+                next_maximum = float(self.replays.next_maximum[t])
+        # A view of a pool's output tells of the pool's own histogram, which the pool itself does not use.
+        if origin in names and (origin == tensor.name or reference.origins[origin] != origin):
             outcomes = [self._outcomes[layout.name][origin] for layout in layouts]
         return StudiedTensor(
             name=portable_name(tensor.name),

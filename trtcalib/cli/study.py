@@ -12,11 +12,14 @@ import typer
 from trtcalib.cli import options
 
 if TYPE_CHECKING:
-    from trtcalib.study_result import Study
+    from trtcalib.batch_study.result import Study
 
 EXAMPLE = "Example: trtcalib study model.onnx --data images.npz --batch-sizes 1,8,all --orders 5 -o study-out"
 
 SHOWN_TENSORS = 10
+
+_MOST_DIGITS = 18
+"""Of a batch size: far more than any data have samples, and few enough for 64 bits."""
 
 
 def study(
@@ -28,7 +31,7 @@ def study(
             "--output",
             "-o",
             metavar="OUT/",
-            help="Folder for study.json and the caches; made anew.",
+            help="Folder for study.json and the caches; an interrupted study there goes on.",
             show_default=False,
         ),
     ],
@@ -95,15 +98,17 @@ def _telling_how_to_go_on(output: Path) -> Iterator[None]:
 
 def _parse(text: str) -> list[int | Literal["all"]]:
     """Read ``1,8,all``; every fault at once."""
+    from trtcalib.views.text import shortened
+
     sizes: list[int | Literal["all"]] = []
     faults = []
     for part in (piece.strip() for piece in text.split(",")):
         if part == "all":
             sizes.append("all")
-        elif part.isascii() and part.isdigit() and int(part[:10]) > 0:
-            sizes.append(int(part[:10]))
+        elif part.isascii() and part.isdigit() and 0 < len(part.lstrip("0")) <= _MOST_DIGITS:
+            sizes.append(int(part.lstrip("0")))
         else:
-            faults.append(repr(part))
+            faults.append(repr(shortened(part, 40)))
     if faults:
         raise typer.BadParameter(
             f"found {', '.join(faults)}, expected positive whole numbers or all, as in 1,8,32,all",

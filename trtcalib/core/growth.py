@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trtcalib.core.ranges import Record
 from trtcalib.core.tally import INFINITY_BITS, finite_values, flat_float32, largest_and_times
 
-__all__ = ["Growth", "MaximaTally", "SampleMaxima", "replay", "with_clamped"]
+__all__ = ["Growth", "MaximaTally", "SampleMaxima", "final_ranges", "replay", "with_clamped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,22 @@ def replay(samples: SampleMaxima, order: NDArray[np.int64], batch_size: int) -> 
     return Growth(
         first_batch=first_batch, first_max=first_max, batch_maxima=batches, after=after, clamped=tuple(clamped)
     )
+
+
+def final_ranges(samples: SampleMaxima, order: NDArray[np.int64], batch_size: int) -> NDArray[np.float64]:
+    """Return the ranges that :func:`replay` ends at, float64 ``[tensors]``, without what happens in between.
+
+    Args:
+        samples: Of all samples.
+        order: int64, the positions of the samples as they come.
+        batch_size: Samples per batch, at least 1.
+    """
+    batches = np.maximum.reduceat(samples.maxima[order], np.arange(0, order.size, batch_size), axis=0)
+    first_max = batches[(batches > 0).argmax(axis=0), np.arange(batches.shape[1])]
+    ranges: NDArray[np.float64] = np.ldexp(
+        first_max.astype(np.float64), _doublings_needed(first_max, batches.max(axis=0))
+    )
+    return ranges
 
 
 def with_clamped(counts: NDArray[np.int64], clamped: Mapping[int, int], doublings: int) -> NDArray[np.int64]:

@@ -191,7 +191,7 @@ def clipped_share(histogram: Histogram, amax: float | np.float32) -> float:
     """Return the share of values in bins that lie wholly at or above ``amax``; 0 for an empty histogram."""
     if histogram.total == 0 or histogram.range == 0:
         return 0.0
-    first = int(np.ceil(min(float(amax) / float(histogram.range), 1.0) * histogram.bins))
+    first = int(np.ceil(min(float(amax) / histogram.exact_range, 1.0) * histogram.bins))
     return int(histogram.counts[first:].sum()) / histogram.total
 
 

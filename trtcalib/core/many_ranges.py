@@ -27,8 +27,9 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SPREAD = 4
 """Slots that the lowest interval is counted in by turns: runs of zeros after ReLU would queue for one."""
 
-_NEAR = 8
-"""Float32 values on each side of an edge's first guess that are looked at before all of them are."""
+_NEAR = 2
+"""Float32 values on each side of an edge's first guess that are looked at before all of them are: the guess and the bin's own
+arithmetic round twice each."""
 
 
 class Intervals:
@@ -71,16 +72,26 @@ class Intervals:
         """
         _count_kernel(values, self._padded, self._below, self._scale, counts)
 
-    def histogram(self, counts: NDArray[np.int64], range_: float) -> NDArray[np.int64]:
+    def cumulated(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many values lie below each interval, int64, for :meth:`histogram`.
+
+        Args:
+            counts: From :meth:`new_counts`, counted.
+        """
+        lowest = counts[:_SPREAD].sum()
+        return np.concatenate([[0, lowest], lowest + np.cumsum(counts[_SPREAD:])])
+
+    def histogram(self, cumulated: NDArray[np.int64], range_: float) -> NDArray[np.int64]:
         """Return the counts of one of the ranges, int64, one per bin; values beyond the range are left out.
 
+        Args:
+            cumulated: From :meth:`cumulated`.
+            range_: One of :attr:`ranges`.
+
         Raises:
-            KeyError: If it is none of :attr:`ranges`.
+            KeyError: If it is none of them.
         """
-        by_interval = counts[_SPREAD - 1 :].copy()
-        by_interval[0] += counts[: _SPREAD - 1].sum()
-        upto = np.concatenate([[0], np.cumsum(by_interval)])
-        return np.diff(upto[self._starts[range_]], prepend=0)
+        return np.diff(cumulated[self._starts[range_]], prepend=0)
 
 
 def bins_of(magnitudes: NDArray[np.float32], range_: float, bins: int = BINS) -> NDArray[np.int64]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from trtcalib.study_result import StudiedTensor, Study
+from trtcalib.batch_study.result import StudiedTensor, Study
 from trtcalib.views.text import printable, shortened
 from trtcalib.views.text_study import percent, why
 
@@ -49,9 +50,8 @@ def _furthest(study: Study, index: int) -> str:
 
 def unstable_lines(study: Study, most: int) -> Iterator[str]:
     """Yield the tensors that batch size and order move most, each with the configuration that moved it furthest and why."""
-    ranked = sorted(
-        (tensor for tensor in study.tensors if tensor.instability), key=lambda tensor: -(tensor.instability or 0.0)
-    )
+    # Where a scale goes past float32, no number tells how far it moved: further than all others.
+    ranked = sorted((tensor for tensor in study.tensors if tensor.outcomes and tensor.instability != 0), key=_stability)
     if not ranked:
         yield "no scale depends on the batch size or the order"
         return
@@ -60,11 +60,18 @@ def unstable_lines(study: Study, most: int) -> Iterator[str]:
         index = _moved_most(tensor)
         configuration = study.configurations[index]
         outcome = tensor.outcomes[index]
+        apart = "past float32 in some" if tensor.instability is None else f"{100 * tensor.instability:.3g} % apart"
+        moved = "not to be told in per cent" if outcome.change is None else percent(outcome.change)
         yield (
-            f"  {shortened(tensor.name, 60)}: scales {100 * (tensor.instability or 0):.3g} % apart; {configuration.name} "
-            f"{percent(outcome.change or 0)}: {printable(why(outcome, configuration, study.bins))}"
+            f"  {shortened(tensor.name, 60)}: scales {apart}; {configuration.name} {moved}: "
+            f"{printable(why(outcome, configuration, study.bins))}"
         )
 
 
+def _stability(tensor: StudiedTensor) -> float:
+    return -math.inf if tensor.instability is None else -tensor.instability
+
+
 def _moved_most(tensor: StudiedTensor) -> int:
-    return max(range(len(tensor.outcomes)), key=lambda index: abs(tensor.outcomes[index].change or 0))
+    changes = [math.inf if outcome.change is None else abs(outcome.change) for outcome in tensor.outcomes]
+    return changes.index(max(changes))
