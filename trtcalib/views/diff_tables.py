@@ -9,10 +9,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from trtcalib.cache_tools.diff import FilePair, ScaleDiff
+from trtcalib.cache_tools.scale_files import ScaleFile
 from trtcalib.core.cache_diff import Change, Row
 from trtcalib.core.scale import scale_from_bits
-from trtcalib.scale_diff import FilePair, ScaleDiff
-from trtcalib.scale_files import ScaleFile
 from trtcalib.views.text import printable, shortened
 
 __all__ = ["diff_lines", "diff_table", "file_lines"]

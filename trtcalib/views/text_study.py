@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trtcalib.study_result import Configuration, Doubling, Outcome
+from trtcalib.batch_study.result import Configuration, Doubling, Outcome
 
 __all__ = ["percent", "why"]
 
