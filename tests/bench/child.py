@@ -1,4 +1,4 @@
-"""One calibration in a process of its own: ``child.py trtcalib|onnxruntime PICTURES WORKERS [--collect-only]``; prints JSON.
+"""One calibration or study in a process of its own: ``child.py trtcalib|study|onnxruntime PICTURES WORKERS [--collect-only]``; prints JSON.
 
 A process of its own, because peak memory is a process's and never falls, and because a first call compiles or loads.
 """
@@ -21,29 +21,41 @@ MODEL = MODELS["yolo"]
 
 def main(tool: str, pictures: int, workers: int, *, search: bool) -> None:
     """Calibrate YOLOv8n by entropy, pictures made one at a time, and print seconds, peak memory and tensors."""
-    import onnxruntime  # noqa: F401 - both tools need it: outside the timing
+    import onnxruntime  # noqa: F401 - all tools need it: outside the timing
 
     list(feeds(MODEL, 1))  # decodes the pictures
     start = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
-        tensors, searched = (
-            _trtcalib(pictures, workers) if tool == "trtcalib" else _onnxruntime(pictures, search=search)
-        )
+        if tool == "study":
+            found = _study(pictures, workers)
+        elif tool == "trtcalib":
+            found = _trtcalib(pictures, workers)
+        else:
+            found = _onnxruntime(pictures, search=search)
     taken = time.perf_counter() - start
-    json.dump({"seconds": taken, "search": searched, "peak_mb": peak_mb(), "tensors": tensors}, sys.stdout)
+    json.dump({"seconds": taken, "peak_mb": peak_mb(), **found}, sys.stdout)
 
 
-def _trtcalib(pictures: int, workers: int) -> tuple[int, float]:
+def _study(pictures: int, workers: int) -> dict[str, Any]:
+    """Return the number of tensors and of configurations: the default batch sizes that differ."""
+    from trtcalib import study
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = study(model_path(MODEL), lambda: feeds(MODEL, pictures), Path(folder, "study"), workers=workers)
+    return {"tensors": len(result.tensors), "configurations": len(result.configurations)}
+
+
+def _trtcalib(pictures: int, workers: int) -> dict[str, Any]:
     """Return the number of tensors, and the seconds of a second search over the same histograms (calibrate() holds one)."""
     from trtcalib import calibrate, solve
 
     result = calibrate(model_path(MODEL), lambda: feeds(MODEL, pictures), "entropy", workers=workers)
     start = time.perf_counter()
     solve(result, "entropy")
-    return len(result.amax), time.perf_counter() - start
+    return {"tensors": len(result.amax), "search": time.perf_counter() - start}
 
 
-def _onnxruntime(pictures: int, *, search: bool) -> tuple[int, float]:
+def _onnxruntime(pictures: int, *, search: bool) -> dict[str, Any]:
     """Return the number of tensors, and the seconds of the search."""
     from onnxruntime.quantization import calibrate
 
@@ -65,7 +77,7 @@ def _onnxruntime(pictures: int, *, search: bool) -> tuple[int, float]:
         calibrator.collect_data(Reader())
         start = time.perf_counter()
         tensors = len(list(calibrator.compute_data().keys())) if search else 0
-        return tensors, time.perf_counter() - start
+        return {"tensors": tensors, "search": time.perf_counter() - start}
 
 
 def peak_mb() -> float:

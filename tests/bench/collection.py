@@ -15,9 +15,10 @@ from report import Section
 from timing import Times, interleave, ratio
 
 from trtcalib.batches import Batching, plan_batches
-from trtcalib.collect import collect, session_options
+from trtcalib.collect import collect
 from trtcalib.onnx_graph import ModelGraph, expose, own_histograms, read_model
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
+from trtcalib.sessions import session_options
 
 if TYPE_CHECKING:
     import onnxruntime

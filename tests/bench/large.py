@@ -83,7 +83,7 @@ def _main(tool: str, folder: Path) -> None:
     if tool == "plain":
         import onnxruntime
 
-        from trtcalib.collect import session_options
+        from trtcalib.sessions import session_options
 
         session = onnxruntime.InferenceSession(folder / "model.onnx", session_options())
         for row in range(len(samples)):

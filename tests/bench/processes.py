@@ -15,7 +15,7 @@ from typing import Any
 from report import Section
 from timing import Ratio, interleave, ratio
 
-__all__ = ["calibrator_section", "environment", "memory_section", "start_up_section"]
+__all__ = ["ROOT", "calibrator_section", "environment", "memory_section", "run_child", "start_up_section"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -25,10 +25,10 @@ HEAVY = ("onnxruntime", "tensorrt", "pycuda", "numba")
 def calibrator_section(*, quick: bool, workers: int) -> Section:
     """Time whole calibrations in turn, each in a fresh process; ours before and after the other, which takes minutes."""
     pictures, rounds = (8, 1) if quick else (64, 1)
-    ours, theirs = [_child("trtcalib", pictures, workers)], []
+    ours, theirs = [run_child("trtcalib", pictures, workers)], []
     for _ in range(rounds):
-        theirs.append(_child("onnxruntime", pictures, workers))
-        ours.append(_child("trtcalib", pictures, workers))
+        theirs.append(run_child("onnxruntime", pictures, workers))
+        ours.append(run_child("trtcalib", pictures, workers))
     other = median(run["seconds"] for run in theirs)
     gain = ratio([other] * len(ours), [run["seconds"] for run in ours])
     without_search = [run["seconds"] - run["search"] for run in theirs]
@@ -67,7 +67,7 @@ def memory_section(*, quick: bool, workers: int) -> Section:
         plan = {"trtcalib": (16, 64), "onnxruntime": (4, 8)}
     rows, facts = [], {}
     for tool, counts in plan.items():
-        peaks = [_child(tool, pictures, workers, "--collect-only")["peak_mb"] for pictures in counts]
+        peaks = [run_child(tool, pictures, workers, "--collect-only")["peak_mb"] for pictures in counts]
         for pictures, peak in zip(counts, peaks, strict=True):
             rows.append((tool, str(pictures), f"{peak:.0f}", "", ""))
         slope = (peaks[-1] - peaks[0]) / (counts[-1] - counts[0])
@@ -110,7 +110,12 @@ def start_up_section() -> Section:
     )
 
 
-def _child(tool: str, pictures: int, workers: int, *options: str) -> dict[str, Any]:
+def run_child(tool: str, pictures: int, workers: int, *options: str) -> dict[str, Any]:
+    """Run ``child.py`` in a fresh process and return what it prints.
+
+    Raises:
+        RuntimeError: If it fails.
+    """
     command = [sys.executable, str(HERE / "child.py"), tool, str(pictures), str(workers), *options]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:

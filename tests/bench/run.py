@@ -22,8 +22,10 @@ from large import large_section
 from processes import calibrator_section, memory_section, start_up_section
 from report import Section, markdown
 from search import search_section
+from studies import study_section
 
-from trtcalib.collect import SESSION_OPTIONS, default_workers
+from trtcalib.collect import default_workers
+from trtcalib.sessions import SESSION_OPTIONS
 
 PACKAGES = (
     "trtcalib",
@@ -49,6 +51,7 @@ def main() -> None:
         "memory": lambda: memory_section(quick=quick, workers=workers),
         "start-up": start_up_section,
         "large": large_section,
+        "study": lambda: study_section(quick=quick, workers=workers),
     }
     setting = _setting(workers)
     print("\n".join(f"- {name}: {value}" for name, value in setting.items()), end="\n\n")
@@ -67,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few pictures and rounds: to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads (default: one per CPU)")
-    names = ["search", "collection", "calibrator", "memory", "start-up", "large"]
+    names = ["search", "collection", "calibrator", "memory", "start-up", "large", "study"]
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=", ".join(names))
     return parser.parse_args()
 

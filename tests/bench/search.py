@@ -16,7 +16,7 @@ from trtcalib.collect import collect
 from trtcalib.core.entropy import VARIANTS, entropy_bin
 from trtcalib.core.histogram import Histogram
 from trtcalib.onnx_graph import read_model
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 
 __all__ = ["search_section"]
 
