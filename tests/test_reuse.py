@@ -16,12 +16,14 @@ import trtcalib
 from tests.models import DENSE, save_model
 from tests.trt.fakes import FACTS
 from trtcalib.batches import Batching, plan_batches
+from trtcalib.cache_tools.edits import set_in_cache
 from trtcalib.engine_facts import CalibrationFacts, cache_manifest
+from trtcalib.files import write_files
 from trtcalib.manifest import manifest_path, read_manifest
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.provenance import batching_facts, data_facts, model_facts
 from trtcalib.reuse import Reuse, Wanted, find_reusable
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import load_recipe
 
 HEADER = "TRT-101601-EntropyCalibration2"
@@ -256,3 +258,15 @@ class TestNoAnswer:
     def test_a_folder(self, folder: Path) -> None:
         (folder / "x.cache").mkdir()
         assert Asked(folder).find() == Reuse(None, ("it cannot be read: Is a directory",))
+
+
+def test_a_cache_that_was_edited_is_not_what_the_recipe_made(folder: Path) -> None:
+    path = folder / "x.cache"
+    asked = Asked(folder)
+    trtcalib.calibrate(
+        folder / "model.onnx", folder / "data.npy", batch_size=4, max_samples=10, shuffle=1, drop_last=True
+    ).write_cache(path)
+    assert asked.find().content is not None
+    write_files(set_in_cache(path, {"x": np.float32(2.0)}, path).files)
+    found = asked.find()
+    assert (found.content, found.differences) == (None, ("some of its scales were edited with trtcalib cache set",))

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trtcalib.edit_record import Edit, EditRecord
 from trtcalib.errors import SpecError
 
 __all__ = [
@@ -30,9 +31,11 @@ __all__ = [
     "ModelFacts",
     "Provenance",
     "TensorFacts",
+    "edits_path",
     "environment",
     "manifest_path",
     "portable_path",
+    "read_edits",
     "read_engine_manifest",
     "read_manifest",
 ]
@@ -159,6 +162,9 @@ class Manifest(_Facts):
     provenance: Provenance
     findings: list[Finding]
     tensors: list[TensorFacts]
+    edits: Annotated[
+        list[Edit], Field(description="done since, oldest first; provenance and recipe are those of the first file")
+    ] = []
 
 
 class CacheFacts(_Facts):
@@ -220,6 +226,16 @@ def manifest_path(artefact: Path | str) -> Path:
     return Path(f"{artefact}.json")
 
 
+def edits_path(cache: Path | str) -> Path:
+    """Return where the record of a cache's edits stands when there is no manifest: ``x.cache`` -> ``x.cache.edits.json``."""
+    return Path(f"{cache}.edits.json")
+
+
+def read_edits(path: Path | str) -> EditRecord:
+    """Read the record of a cache's edits; raises as :func:`read_manifest`."""
+    return _read(Path(path), EditRecord, "an edited cache")
+
+
 def read_manifest(path: Path | str) -> Manifest:
     """Read a cache's manifest.
 
@@ -238,7 +254,7 @@ def read_engine_manifest(path: Path | str) -> EngineManifest:
     return _read(Path(path), EngineManifest, "an engine")
 
 
-M = TypeVar("M", Manifest, EngineManifest)
+M = TypeVar("M", Manifest, EngineManifest, EditRecord)
 
 
 def _read(path: Path, kind: type[M], artefact: str) -> M:

@@ -86,6 +86,9 @@ def find_reusable(path: Path, graph: ModelGraph, wanted: Wanted) -> Reuse:
 def _file_differences(content: bytes, header: str, manifest: Manifest, wanted: Wanted) -> Iterator[str]:
     if sha256_of_bytes(content) != manifest.cache_sha256:
         yield "it was changed after its manifest was written"
+    edits = dict.fromkeys(edit.command for edit in manifest.edits if edit.command in ("merge", "set"))
+    if edits:
+        yield f"some of its scales were edited with trtcalib cache {', '.join(edits)}"
     if header != wanted.header:
         yield f"its first line is {header!r}, TensorRT here takes {wanted.header!r}"
     by = "trtcalib" if wanted.shapes is None else "tensorrt"
