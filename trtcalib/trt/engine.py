@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trtcalib.engine_spec import BuilderSettings, ShapeRange
-from trtcalib.errors import DeviceError, EngineError, InstalledTensorRTError, SpecError
+from trtcalib.errors import DeviceError, EngineError, InstalledTensorRTError, ModelError, SpecError
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.spec_files import nearest
 from trtcalib.trt.input_profile import InputProfile
@@ -25,6 +25,7 @@ from trtcalib.trt.network import (
     float_tensors,
     has_qdq,
     input_shapes,
+    no_qdq,
     parse_network,
 )
 from trtcalib.trt.require import import_tensorrt, require_calibrators, version_of
@@ -73,7 +74,7 @@ class EngineBuilder:
     Raises:
         DeviceError: If TensorRT finds no usable GPU, the GPU has no INT8, or there is no such DLA core.
         InstalledTensorRTError: If the installed TensorRT cannot do this.
-        ModelError: If TensorRT's parser refuses the model.
+        ModelError: If TensorRT's parser refuses the model, or it holds no Q/DQ nodes and is to be strongly typed.
         SpecError: If shapes or layer names do not fit the model; all faults at once.
     """
 
@@ -96,8 +97,11 @@ class EngineBuilder:
         on_dla = self._settings.dla is not None
         if on_dla:
             self._check_dla()
-        self._network = parse_network(trt, self._builder, graph, self._log)
+        typed = self._settings.strongly_typed
+        self._network = parse_network(trt, self._builder, graph, self._log, strongly_typed=typed)
         self.quantized = has_qdq(trt, self._network)
+        if typed and not self.quantized:
+            raise ModelError(graph.path, no_qdq(graph))
         if not self.quantized:
             require_calibrators(trt)
             self._check_int8()
@@ -205,7 +209,8 @@ class EngineBuilder:
         trt, settings = self._trt, self._settings
         config = self._builder.create_builder_config()
         flags = trt.BuilderFlag
-        if hasattr(flags, "INT8"):
+        # A strongly typed network takes no flag that chooses types; the spec refuses fp16 and fallback for it.
+        if hasattr(flags, "INT8") and not settings.strongly_typed:
             config.set_flag(flags.INT8)
         if settings.fp16 or "fp16" in settings.fallback:
             config.set_flag(flags.FP16)

@@ -9,7 +9,7 @@ import numpy as np
 
 from trtcalib.batches import DEFAULT_BATCH_SIZE
 from trtcalib.engine_spec import ShapeRange
-from trtcalib.errors import ModelError, SpecError
+from trtcalib.errors import InstalledTensorRTError, ModelError, SpecError
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.spec_files import nearest
 from trtcalib.trt.input_profile import InputProfile
@@ -18,26 +18,57 @@ from trtcalib.trt.require import numpy_dtype
 if TYPE_CHECKING:
     from trtcalib.trt.callbacks import TensorRTLog
 
-__all__ = ["calibration_profile", "elementwise_inputs", "float_tensors", "has_qdq", "input_shapes", "parse_network"]
+__all__ = [
+    "calibration_profile",
+    "elementwise_inputs",
+    "float_tensors",
+    "has_qdq",
+    "input_shapes",
+    "no_qdq",
+    "parse_network",
+]
 
 _MOST_FAULTS = 10
 
 
-def parse_network(trt: Any, builder: Any, graph: ModelGraph, log: TensorRTLog) -> Any:
+def parse_network(trt: Any, builder: Any, graph: ModelGraph, log: TensorRTLog, *, strongly_typed: bool = False) -> Any:
     """Return the network of a model.
 
+    Args:
+        trt: The module.
+        builder: TensorRT's.
+        graph: The model.
+        log: What the parser says.
+        strongly_typed: Whether the model's types are binding. From TensorRT 11 on they always are.
+
     Raises:
+        InstalledTensorRTError: If this TensorRT has no strongly typed networks.
         ModelError: If TensorRT's parser refuses the model; it names node and operator.
     """
-    flags = trt.NetworkDefinitionCreationFlag
-    # TensorRT 8.6 knows implicit batches too; 10 has explicit ones only and keeps the flag, 11 dropped it.
-    network = builder.create_network(1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0)
+    network = builder.create_network(_creation_flags(trt, strongly_typed=strongly_typed))
     parser = trt.OnnxParser(network, log)
     # From the file, not from memory: external data is found beside it.
     if not parser.parse_from_file(str(graph.path)):
         faults = [_parser_fault(parser.get_error(i), graph) for i in range(min(parser.num_errors, _MOST_FAULTS))]
         raise ModelError(graph.path, f"TensorRT's parser refuses the model: {'; '.join(faults) or log.last_error}")
     return network
+
+
+def _creation_flags(trt: Any, *, strongly_typed: bool) -> int:
+    flags = trt.NetworkDefinitionCreationFlag
+    # TensorRT 8.6 knows implicit batches too; 10 has explicit ones only and keeps the flag, 11 dropped it.
+    wanted = 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
+    if not strongly_typed:
+        return wanted
+    if not hasattr(flags, "STRONGLY_TYPED"):
+        raise InstalledTensorRTError(
+            trt.__version__,
+            "has no strongly typed networks, which --qdq (builder.strongly_typed) asks for: leave it out to build the same Q/DQ "
+            "nodes weakly typed, or install TensorRT 10 or 11",
+        )
+    # Where no flag chooses INT8, typing is always strong: 11's bindings call STRONGLY_TYPED deprecated and ignored.
+    is_a_choice = hasattr(trt.BuilderFlag, "INT8")
+    return wanted | (1 << int(flags.STRONGLY_TYPED) if is_a_choice else 0)
 
 
 def _parser_fault(error: Any, graph: ModelGraph) -> str:
@@ -55,6 +86,14 @@ def has_qdq(trt: Any, network: Any) -> bool:
     """Whether the network holds Q/DQ nodes; then TensorRT ignores every calibrator."""
     kinds = (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE)
     return any(network.get_layer(i).type in kinds for i in range(network.num_layers))
+
+
+def no_qdq(graph: ModelGraph) -> str:
+    """Return why a model without Q/DQ nodes is not built strongly typed, and what to do."""
+    return (
+        "the model holds no QuantizeLinear/DequantizeLinear (Q/DQ) nodes, which --qdq (builder.strongly_typed) builds: convert it "
+        f"first: trtcalib qdq {graph.path} CACHE -o OUT.onnx"
+    )
 
 
 def float_tensors(trt: Any, network: Any) -> Iterator[str]:
