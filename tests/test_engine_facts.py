@@ -28,7 +28,7 @@ from trtcalib.files import sha256_of, sha256_of_bytes
 from trtcalib.manifest import EngineManifest, Finding, Manifest, manifest_path, read_engine_manifest, read_manifest
 from trtcalib.onnx_graph import read_model
 from trtcalib.provenance import batching_facts, data_facts, model_facts
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import load_recipe
 
 CACHE = b"TRT-101601-EntropyCalibration2\nx: 3c010a14\n"
@@ -180,7 +180,14 @@ class TestEngineManifest:
         }
         assert found.shapes == {"x": {"min": (1, 3), "opt": (3, 3), "max": (8, 3)}}
         assert (found.batches_fed, found.seconds) == (3, {"calibration": 0.988, "build": 1.235})
-        assert found.settings == {"fp16": True, "tf32": None, "workspace": 1 << 30, "fallback": {}, "dla": None}
+        assert found.settings == {
+            "strongly_typed": False,
+            "fp16": True,
+            "tf32": None,
+            "workspace": 1 << 30,
+            "fallback": {},
+            "dla": None,
+        }
         assert found.recipe == load_recipe("entropy").model_dump()
         assert found.batching == facts.batching
         assert found.findings == [ODD]

@@ -20,7 +20,7 @@ from trtcalib.engine_spec import (
 )
 from trtcalib.errors import SpecError
 from trtcalib.onnx_graph import read_model
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +97,7 @@ class TestFiles:
           timing_cache: timing.cache
           fallback: {fp16: [conv1, "block*"], fp32: [head]}
           dla: 1
+          strongly_typed: false
         output: /engines/m.engine
         """
         spec = load_engine_spec(write(tmp_path, text))
@@ -182,7 +183,7 @@ class TestFiles:
             f"builder.workspace: found '4XB', {BYTES}",
             "builder.timing_cache: found 3, input should be a valid string",
             f"builder.fallback: found {{'int8': ['a']}}, {LAYERS}",
-            "builder.fb: unknown key; expected one of dla, fallback, fp16, tf32, timing_cache, workspace",
+            "builder.fb: unknown key; expected one of dla, fallback, fp16, strongly_typed, tf32, timing_cache, workspace",
             "output: found 4, input should be a valid string",
             f"modle: unknown key (did you mean 'model'?); expected one of {KEYS}",
         )
@@ -200,6 +201,10 @@ class TestFiles:
             (f"model: m\nbuilder: {{workspace: {'9' * 400}}}", f"builder.workspace: found {'9' * 80}..., {BYTES}"),
             ("model: m\nbuilder: {dla: -1}", "builder.dla: found -1, expected the number of a DLA core, such as 0"),
             ("model: m\nbuilder: {dla: yes}", "builder.dla: found True, expected the number of a DLA core, such as 0"),
+            (
+                "model: m\nbuilder: {strongly_typed: maybe}",
+                "builder.strongly_typed: found 'maybe', input should be a valid boolean, unable to interpret input",
+            ),
             ("model: m\nbuilder: {fallback: [a]}", f"builder.fallback: found ['a'], {LAYERS}"),
             ("model: m\nbuilder: {fallback: {fp16: a}}", f"builder.fallback: found {{'fp16': 'a'}}, {LAYERS}"),
             (
@@ -216,6 +221,59 @@ class TestFiles:
 
     def test_missing(self, tmp_path: Path) -> None:
         assert refusal(load_engine_spec, tmp_path / "no.yaml") == f"{tmp_path / 'no.yaml'}: no such file"
+
+
+class TestStrongTyping:
+    """Every type is the model's, so that what decides types elsewhere is a fault; each is told."""
+
+    FAULTS = tuple(
+        f"builder.{key}: not with strongly_typed (--qdq), {reason}"
+        for key, reason in {
+            "fp16": "where every type is the model's: leave fp16 out; trtcalib qdq --fp16 makes float16 of what is not quantized",
+            "fallback": "where every type is the model's: leave fallback out; trtcalib qdq --exclude keeps nodes out of INT8",
+            "dla": "which is for models with Q/DQ nodes: DLA takes INT8 scales from a calibration only, so leave one of the two out",
+        }.items()
+    )
+    OTHERS = "dla: 0, fallback: {fp32: [head]}, fp16: true"
+
+    def test_it_is_off_unless_asked_for(self, tmp_path: Path) -> None:
+        assert not load_engine_spec(write(tmp_path, "model: m")).builder.strongly_typed
+        assert load_engine_spec(write(tmp_path, "model: m\nbuilder: {strongly_typed: true}")).builder.strongly_typed
+
+    @pytest.mark.parametrize("text", ["strongly_typed: true, {}", "{}, strongly_typed: true"])
+    def test_every_fault_at_once_in_whatever_order_the_keys_stand(self, tmp_path: Path, text: str) -> None:
+        assert faults_of(tmp_path, f"model: m\nbuilder: {{{text.format(self.OTHERS)}}}") == self.FAULTS
+
+    def test_on_the_command_line(self) -> None:
+        spec = EngineSpec(model="m", builder=BuilderSettings(fp16=True))
+        assert refusal(change_spec, spec, {}, {"strongly_typed": True}) == f"engine spec: {self.FAULTS[0]}"
+        assert change_spec(spec, {}, {"strongly_typed": True, "fp16": False}).builder.strongly_typed
+
+    def test_what_decides_no_type_may_stand_beside_it(self, tmp_path: Path) -> None:
+        text = "strongly_typed: true, fp16: false, fallback: {}, dla: null, tf32: false, workspace: 1, timing_cache: t"
+        builder = load_engine_spec(write(tmp_path, f"model: m\nbuilder: {{{text}}}")).builder
+        assert (builder.strongly_typed, builder.tf32, builder.workspace) == (True, False, 1)
+
+    def test_off_it_forbids_nothing(self, tmp_path: Path) -> None:
+        text = f"model: m\nbuilder: {{strongly_typed: false, {self.OTHERS}}}"
+        assert load_engine_spec(write(tmp_path, text)).builder.dla == 0
+
+
+class TestWhatWasGiven:
+    """A calibrator that somebody chose can be told from the one that nobody chose."""
+
+    @pytest.mark.parametrize(
+        ("text", "given"), [("", False), ("calibrator: entropy", True), ("calibrator: x.yaml", True)]
+    )
+    def test_in_a_file_and_after_changes(self, tmp_path: Path, text: str, given: bool) -> None:
+        spec = load_engine_spec(write(tmp_path, f"model: m.onnx\n{text}"))
+        assert ("calibrator" in spec.model_fields_set) is given
+        assert ("calibrator" in change_spec(spec, {"batch_size": 2}, {"fp16": True}).model_fields_set) is given
+
+    def test_on_the_command_line(self) -> None:
+        spec = EngineSpec(model="m.onnx")
+        assert "calibrator" in change_spec(spec, {"calibrator": "entropy"}, {}).model_fields_set
+        assert "calibrator" not in change_spec(spec, {"calibrator": None}, {}).model_fields_set
 
 
 class TestChanges:

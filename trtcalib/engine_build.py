@@ -12,9 +12,11 @@ from trtcalib.collect import default_workers
 from trtcalib.engine_calibration import BuildOptions, ScaleSource
 from trtcalib.engine_facts import Calibrated, engine_manifest, uncovered_findings
 from trtcalib.engine_spec import EngineSpec
-from trtcalib.errors import SpecError
+from trtcalib.errors import ModelError, SpecError
 from trtcalib.files import check_writable, write_files
 from trtcalib.manifest import DeviceFacts, EngineManifest, Manifest, manifest_path
+from trtcalib.onnx_graph import QDQ_OPERATORS, ModelGraph
+from trtcalib.onnx_tensors import subgraphs
 
 if TYPE_CHECKING:
     from trtcalib.trt.engine import BuiltEngine, EngineBuilder
@@ -93,6 +95,8 @@ class _Build:
         self._options = options
         self._engine = Path(str(spec.output))
         self._scales = ScaleSource(spec, cache, options)
+        if spec.builder.strongly_typed:
+            _require_qdq(self._scales.graph)
         timing = spec.builder.timing_cache
         self._timing_cache = None if timing is None else Path(timing)
         for path in (self._engine, cache, manifest_path(self._engine), manifest_path(cache), self._timing_cache):
@@ -137,6 +141,20 @@ class _Build:
         )
         files[manifest_path(self._engine)] = _as_json(manifest)
         return EngineFiles(path=self._engine, manifest=manifest, files=files)
+
+
+def _require_qdq(graph: ModelGraph) -> None:
+    """Refuse a model that nobody converted before TensorRT is asked for; the network's own nodes decide later.
+
+    Raises:
+        ModelError: If no graph, branch or function of the model holds a Q/DQ node.
+    """
+    from trtcalib.trt.network import no_qdq
+
+    proto = graph.proto
+    bodies = [proto.graph.node, *(inner.node for inner in subgraphs(proto.graph)), *(f.node for f in proto.functions)]
+    if not any(node.op_type in QDQ_OPERATORS for body in bodies for node in body):
+        raise ModelError(graph.path, no_qdq(graph))
 
 
 def _as_json(manifest: Manifest | EngineManifest) -> bytes:

@@ -17,7 +17,6 @@ from trtcalib.crosscheck import crosscheck, reference
 from trtcalib.engine_facts import Calibrated, CalibrationFacts, answered_manifest, cache_manifest, shared_findings
 from trtcalib.engine_spec import EngineSpec
 from trtcalib.errors import CacheMismatchError, ModelError, SpecError, TrtcalibError
-from trtcalib.feeds import DataSource, Feed
 from trtcalib.files import sha256_of_bytes
 from trtcalib.findings import dropped_findings, skipped_findings
 from trtcalib.manifest import CrosscheckFacts, Finding, manifest_path, read_manifest
@@ -25,7 +24,8 @@ from trtcalib.methods import algorithm_of
 from trtcalib.onnx_graph import QDQ_OPERATORS, read_model
 from trtcalib.provenance import batching_facts, data_facts, model_facts
 from trtcalib.reuse import Reuse, Wanted, find_reusable
-from trtcalib.sources import open_source
+from trtcalib.samples.feeds import DataSource, Feed
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import EntropyRecipe, MinMaxRecipe, Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class ScaleSource:
     def choose(self, builder: EngineBuilder, device: Device) -> Choice:
         """Return the calibrator, and what tells after the build where its scales came from."""
         if builder.quantized:
-            if self._spec.data is not None:
+            chosen = self._options.reuse_cache or "calibrator" in self._spec.model_fields_set
+            if self._spec.data is not None or (chosen and self._spec.builder.strongly_typed):
                 self._find(
                     "calibrator-ignored",
                     "the model holds Q/DQ nodes: TensorRT takes their scales and ignores every calibrator; no data were read",
@@ -157,7 +158,8 @@ class ScaleSource:
 
     def _open_source(self) -> DataSource | None:
         """Open the data before any work is done; a model with Q/DQ nodes needs none."""
-        if any(node.op_type in QDQ_OPERATORS for node in self.graph.proto.graph.node):
+        held = any(node.op_type in QDQ_OPERATORS for node in self.graph.proto.graph.node)
+        if held or self._spec.builder.strongly_typed:
             return None
         if self._spec.data is None:
             raise SpecError(

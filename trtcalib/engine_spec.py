@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from trtcalib.errors import SpecError
 from trtcalib.spec_files import Wording, read_yaml, validate
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "BuilderSettings",
@@ -30,6 +34,14 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 Axis = Annotated[int, Field(ge=1, le=2**31 - 1)]
 FallbackPrecision = Literal["fp16", "fp32"]
+T = TypeVar("T")
+
+_TYPED_ELSEWHERE = {
+    "fp16": "where every type is the model's: leave fp16 out; trtcalib qdq --fp16 makes float16 of what is not quantized",
+    "fallback": "where every type is the model's: leave fallback out; trtcalib qdq --exclude keeps nodes out of INT8",
+    "dla": "which is for models with Q/DQ nodes: DLA takes INT8 scales from a calibration only, so leave one of the two out",
+}
+"""By key, why it cannot stand beside ``strongly_typed``."""
 
 
 class _Spec(BaseModel):
@@ -59,6 +71,8 @@ class BuilderSettings(_Spec):
     """How TensorRT builds.
 
     Attributes:
+        strongly_typed: Take every type from the model, which must hold Q/DQ nodes; ``--qdq`` on the command line. TensorRT 11 does
+            nothing else.
         fp16: Let layers run in FP16 where that is faster.
         tf32: Let FP32 layers use TF32 on Ampere and later, in the calibration run too; ``None``: TensorRT's default, on.
         workspace: Most device memory for scratch, such as ``4GiB`` or a number of bytes.
@@ -67,6 +81,8 @@ class BuilderSettings(_Spec):
         dla: The DLA core that takes every layer it can; the others run on the GPU.
     """
 
+    # First, for the validator of what cannot stand beside it sees only the fields before.
+    strongly_typed: bool = False
     fp16: bool = False
     tf32: bool | None = None
     workspace: Annotated[int, Field(strict=True)] | str | None = None
@@ -78,6 +94,15 @@ class BuilderSettings(_Spec):
     @classmethod
     def _check_workspace(cls, value: int | str | None) -> int | None:
         return None if value is None else parse_size(value)
+
+    @field_validator(*_TYPED_ELSEWHERE)
+    @classmethod
+    def _check_typing(cls, value: T, info: ValidationInfo) -> T:
+        is_given = value is not None and value is not False and value != {}
+        if is_given and info.data.get("strongly_typed"):
+            reason = _TYPED_ELSEWHERE[str(info.field_name)]
+            raise PydanticCustomError("strongly_typed", f"not with strongly_typed (--qdq), {reason}")
+        return value
 
 
 class EngineSpec(_Spec):
@@ -106,6 +131,10 @@ class EngineSpec(_Spec):
     output: str | None = None
 
 
+def _typing_fault(error: ErrorDetails, _content: Mapping[Any, Any]) -> str | None:
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}" if error["type"] == "strongly_typed" else None
+
+
 _SHAPE = "a list of sizes of at least 1, such as [8, 3, 224, 224]"
 
 _WORDING = Wording(
@@ -119,6 +148,7 @@ _WORDING = Wording(
         "fallback": "lists of layers under fp16 or fp32, such as {fp16: [conv1]}",
         "dla": "the number of a DLA core, such as 0",
     },
+    special=_typing_fault,
 )
 
 
@@ -140,13 +170,14 @@ def load_engine_spec(path: Path | str) -> EngineSpec:
     def beside(name: str | None) -> str | None:
         return None if name is None else str(folder / name)
 
-    is_file = Path(spec.calibrator).suffix in (".yaml", ".yml")
+    # What nobody gave stays so in the copy.
+    recipe = {"calibrator": beside(spec.calibrator)} if Path(spec.calibrator).suffix in (".yaml", ".yml") else {}
     builder = spec.builder.model_copy(update={"timing_cache": beside(spec.builder.timing_cache)})
     return spec.model_copy(
         update={
             "model": beside(spec.model),
             "data": beside(spec.data),
-            "calibrator": beside(spec.calibrator) if is_file else spec.calibrator,
+            **recipe,
             "builder": builder,
             "output": beside(spec.output or f"out/{path.stem}.engine"),
         }
@@ -156,6 +187,8 @@ def load_engine_spec(path: Path | str) -> EngineSpec:
 def change_spec(spec: EngineSpec, changes: Mapping[str, Any], builder: Mapping[str, Any]) -> EngineSpec:
     """Return a spec with some keys, and some of its builder settings, replaced; ``None`` leaves a key as it is.
 
+    What nobody gave, in the spec or in the changes, is not among the result's ``model_fields_set``.
+
     Raises:
         SpecError: If the result has faults.
     """
@@ -163,7 +196,8 @@ def change_spec(spec: EngineSpec, changes: Mapping[str, Any], builder: Mapping[s
     def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         return {**old, **{key: value for key, value in new.items() if value is not None}}
 
-    content = merged(spec.model_dump(), {**changes, "builder": merged(spec.builder.model_dump(), builder)})
+    settings = merged(spec.builder.model_dump(exclude_unset=True), builder)
+    content = merged(spec.model_dump(exclude_unset=True), {**changes, "builder": settings})
     return validate(TypeAdapter(EngineSpec), content, "engine spec", _WORDING)
 
 

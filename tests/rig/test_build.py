@@ -252,7 +252,14 @@ def test_simulated_build_of_an_engine_spec(flow):
     assert joined(result.batches)["x"].tobytes() == data[:8].tobytes()
     manifest = flow.engine_manifest("engines/out/mine.engine")
     assert (manifest.model.path, manifest.data.path) == ("../model.onnx", "../data.npy")
-    assert manifest.settings == {"fp16": False, "tf32": False, "workspace": 1 << 20, "fallback": {}, "dla": None}
+    assert manifest.settings == {
+        "strongly_typed": False,
+        "fp16": False,
+        "tf32": False,
+        "workspace": 1 << 20,
+        "fallback": {},
+        "dla": None,
+    }
     assert result.build["memory_pools"] == {"WORKSPACE": 1 << 20}
     assert "TF32" not in result.build["flags"]
 
@@ -428,6 +435,7 @@ def test_simulated_build_hands_all_settings_to_tensorrt(flow):
     assert build["settings"]["ProfilingVerbosity"] == 2  # detailed, for `engine inspect`
     assert not build["strongly_typed"]
     assert flow.engine_manifest().settings == {
+        "strongly_typed": False,
         "fp16": False,
         "tf32": False,
         "workspace": 4 << 30,

@@ -466,6 +466,26 @@ def test_simulated_builder_refuses_precision_flags_of_a_strongly_typed_network(
     assert "strongly typed" in simulation.texts("ERROR")[0]
 
 
+@pytest.mark.parametrize("what", ["FP16", "BF16", "OBEY_PRECISION_CONSTRAINTS", "precision", "output type", "nothing"])
+def test_simulated_builder_lets_nothing_but_the_model_type_a_strongly_typed_network(trt, simulation, parsed, what):
+    if not hasattr(trt.BuilderFlag, "FP16") or not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        pytest.skip("this TensorRT has strongly typed networks or these settings, and not both")
+    build = parsed(FIXED)
+    build.network = build.builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(build.network, build.logger).parse(make_model(FIXED).SerializeToString())
+    if hasattr(trt.BuilderFlag, what):
+        build.config.set_flag(getattr(trt.BuilderFlag, what))
+    layer = build.network.get_layer(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weak typing is deprecated in later ones
+        if what == "precision":
+            layer.precision = trt.float16
+        if what == "output type":
+            layer.set_output_type(0, trt.float16)
+    assert (build.build() is not None) is (what == "nothing")
+    assert simulation.builds[0].network_flags == {"STRONGLY_TYPED"}
+
+
 # Callbacks
 
 

@@ -56,6 +56,15 @@ def build(
     max_samples: options.MaxSamples = None,
     shuffle: options.Shuffle = None,
     shapes: options.Shapes = None,
+    qdq: Annotated[
+        bool | None,
+        typer.Option(
+            "--qdq/--no-qdq",
+            help="Build a model with Q/DQ nodes strongly typed, on TensorRT 10 and 11: every type is the model's. trtcalib qdq makes "
+            "such a model. Not with --fp16, --fallback and --dla; data and calibrator are ignored.",
+            show_default=False,
+        ),
+    ] = None,
     fp16: Annotated[
         bool | None, typer.Option("--fp16/--no-fp16", help="Let layers run in FP16.", show_default=False)
     ] = None,
@@ -132,6 +141,7 @@ def build(
 
     options.check_fail_on(fail_on)
     builder = {
+        "strongly_typed": qdq,
         "fp16": fp16,
         "tf32": tf32,
         "workspace": workspace,

@@ -15,6 +15,18 @@ from tests.rig.vtable import LoggerDriver, ProgressMonitorDriver
 
 __all__ = ["Builder"]
 
+_PRECISION_FLAGS = [
+    "INT8",
+    "FP16",
+    "BF16",
+    "FP8",
+    "INT4",
+    "FP4",
+    "OBEY_PRECISION_CONSTRAINTS",
+    "PREFER_PRECISION_CONSTRAINTS",
+]
+"""What weak typing chooses by; TF32 is none of them: it says how FP32 is computed."""
+
 
 class Builder(Simulated):
     """Makes networks, configurations and plans."""
@@ -197,8 +209,11 @@ def _fault(network: NetworkDefinition, config: BuilderConfig) -> str | None:
     """Return why a network cannot be built, in words like TensorRT's."""
     if not network.layers:
         return "Network must have at least one output" if not network.outputs else "Network has no layers"
-    if network.strongly_typed and (config.has_flag("INT8") or config.has_flag("FP16")):
-        return "Precision flags must not be set for a strongly typed network"
+    if network.strongly_typed:
+        if any(config.has_flag(flag) for flag in _PRECISION_FLAGS):
+            return "Precision flags must not be set for a strongly typed network"
+        if any(layer.precision is not None or layer.output_types for layer in network.layers):
+            return "Precisions of layers must not be set in a strongly typed network"
     dynamic = [tensor for tensor in network.inputs if tensor.shape is None or -1 in tensor.shape]
     if dynamic and not config.profiles:
         return "Network has dynamic or shape inputs, but no optimization profile has been defined."
@@ -244,6 +259,7 @@ def _record_of(network: NetworkDefinition, config: BuilderConfig) -> Build:
             if tensor.dynamic_range is not None
         },
         settings=dict(config.settings),
+        network_flags=_names_of(network.flags, trt.NetworkDefinitionCreationFlag),
         strongly_typed=network.strongly_typed,
     )
 

@@ -98,6 +98,7 @@ class Build:
         output_types: Names of the data types per layer whose output types were set.
         dynamic_ranges: Smallest and largest value per tensor whose dynamic range was set.
         settings: Other settings of the configuration by name, as the bindings gave them.
+        network_flags: Names of the creation flags of the network that were set.
         strongly_typed: Whether the network is.
         calibration: What calibration did; ``None`` without calibrator or INT8.
         phases: Progress as it was reported: (phase, steps).
@@ -114,6 +115,7 @@ class Build:
     output_types: dict[str, dict[int, str]] = field(default_factory=dict)
     dynamic_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     settings: dict[str, int] = field(default_factory=dict)
+    network_flags: frozenset[str] = frozenset()
     strongly_typed: bool = False
     calibration: Calibration | None = None
     phases: list[tuple[str, int]] = field(default_factory=list)
