@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-rig gpu-ci-dry-run lint lint-docker cov bench lock clean
+.PHONY: help venv demo test test-rig test-rtx gpu-ci-dry-run lint lint-docker cov bench lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -33,6 +33,9 @@ test: $(STAMP)-cpu,test ## the whole test suite
 test-rig: ## real TensorRT bindings and PyCUDA over simulated libraries (Linux, Python 3.11)
 	LOCKED=$(LOCKED) $(PYTHON) tests/rig/run.py
 
+test-rtx: $(STAMP)-cpu,test,rtx ## NVIDIA's real TensorRT-RTX parser and builder, no GPU (Linux or Windows on x86_64)
+	TRTCALIB_REQUIRE_RTX=1 $(BIN)/python -m pytest tests/rtx
+
 gpu-ci-dry-run: ## docker/gpu-ci.sh over the rig's simulated TensorRT 10.16 and 11.4
 	TRTCALIB_GPU_CI_DRY_RUN=1 LOCKED=$(LOCKED) $(PYTHON) tests/rig/run.py --only 10.16.1.11 --only 11.4.0.106 -- -s tests/rig/test_gpu_ci.py
 
@@ -44,9 +47,10 @@ lint: $(STAMP)-cpu,dev ## style, format, types, layers
 
 lint-docker: $(STAMP)-cpu,dev ## Dockerfile, shell scripts, and the schemas of compose.yaml and the workflows
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck docker/gpu-ci.sh .ci/run
+	$(BIN)/shellcheck docker/gpu-ci.sh .ci/run .github/actions/lint-cache/lint.sh
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
 
 cov: $(STAMP)-cpu,test ## the test suite with branch coverage

@@ -332,7 +332,7 @@ def fp32_outputs() -> NDArray[np.float32]:
     import onnxruntime
 
     from trtcalib.onnx_graph import read_model
-    from trtcalib.sources import open_source
+    from trtcalib.samples.sources import open_source
 
     model = SAMPLE / "model.onnx"
     feeds = [sample.load() for sample in open_source(VALIDATION, read_model(model).inputs).samples(None)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trtcalib.batches import DEFAULT_BATCH_SIZE, Batches, Batching, Run, full_batches, plan_batches
 from trtcalib.errors import DataError
-from trtcalib.feeds import Feed, Sample
+from trtcalib.samples.feeds import Feed, Sample
 
 
 class Counter:

@@ -17,7 +17,7 @@ from trtcalib.core.ranges import Record, Tally
 from trtcalib.errors import ActivationError, DataError, HistogramError
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Collection
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 
 # Every operator is exact in float32, so that NumPy gives the very same activations.
 EXACT = """

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from trtcalib.batches import Batching, plan_batches
 from trtcalib.engine_run import Timing, _grouped, _npy_header, _Results
 from trtcalib.errors import DataError, OutputError
-from trtcalib.feeds import Sample
+from trtcalib.samples.feeds import Sample
 
 
 class Rows:

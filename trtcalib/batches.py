@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from trtcalib.errors import DataError
-from trtcalib.feeds import DataSource, Feed, Sample
+from trtcalib.samples.feeds import DataSource, Feed, Sample
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",

@@ -22,7 +22,7 @@ from trtcalib.methods import ClipPoint, algorithm_of, clip_point
 from trtcalib.onnx_graph import GraphTensor, read_model
 from trtcalib.passes import Progress
 from trtcalib.provenance import provenance_of, relative_to, tensor_facts
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import Recipe, load_recipe
 
 __all__ = ["DEFAULT_TENSORRT", "Calibration", "calibrate", "solve"]

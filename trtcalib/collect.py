@@ -10,9 +10,8 @@ Memory: (workers + 1) x tensors x bins x 8 bytes for the counts, and one sample'
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,34 +19,18 @@ from numpy.typing import NDArray
 from trtcalib.batches import Batches, Run
 from trtcalib.core.histogram import Histogram, collect_histogram
 from trtcalib.core.tally import BINS, INFINITY_BITS, finite_values, flat_float32
-from trtcalib.errors import ActivationError, DataError, MissingPackageError, ModelError
-from trtcalib.onnx_graph import GraphTensor, ModelGraph, constant_values, expose, own_histograms
+from trtcalib.errors import ActivationError, ModelError
+from trtcalib.onnx_graph import GraphTensor, ModelGraph, constant_values, own_histograms
 from trtcalib.passes import Collection, Passes, Progress
-
-if TYPE_CHECKING:
-    import onnxruntime
+from trtcalib.sessions import Session
 
 __all__ = [
-    "SESSION_OPTIONS",
     "Collection",
     "Collector",
-    "available_providers",
     "collect",
     "collect_maxima",
     "default_workers",
 ]
-
-SESSION_OPTIONS: dict[str, str | int] = {
-    "provider": "CPUExecutionProvider",
-    "graph_optimization_level": "ORT_ENABLE_EXTENDED",
-    "execution_mode": "ORT_SEQUENTIAL",
-    "intra_op_num_threads": 1,
-    "inter_op_num_threads": 1,
-}
-"""Fixed, and stated in every manifest: ONNX Runtime's results change with its optimisation level (but not with its
-number of threads), so they are part of what makes a calibration reproducible."""
-
-_FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
 def default_workers() -> int:
@@ -163,44 +146,6 @@ def _single_histogram(name: str, array: NDArray[Any], bins: int) -> tuple[Histog
     return collect_histogram([finite], bins=bins), array.size - finite.size
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """Return :data:`SESSION_OPTIONS` as ONNX Runtime's object.
-
-    Raises:
-        MissingPackageError: If ONNX Runtime is not installed.
-    """
-    runtime = _import_runtime()
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = getattr(
-        runtime.GraphOptimizationLevel, str(SESSION_OPTIONS["graph_optimization_level"])
-    )
-    options.execution_mode = getattr(runtime.ExecutionMode, str(SESSION_OPTIONS["execution_mode"]))
-    options.intra_op_num_threads = SESSION_OPTIONS["intra_op_num_threads"]
-    options.inter_op_num_threads = SESSION_OPTIONS["inter_op_num_threads"]
-    options.log_severity_level = 4  # errors come back as exceptions; the log would repeat them on stderr
-    return options
-
-
-def available_providers() -> list[str]:
-    """Return ONNX Runtime's execution providers; none where it is not installed."""
-    try:
-        return list(_import_runtime().get_available_providers())
-    except MissingPackageError:
-        return []
-
-
-def _import_runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError(
-            "onnxruntime",
-            "it runs the model on the CPU; install one of: pip install 'trtcalib[cpu]' (onnxruntime) or "
-            "pip install 'trtcalib[cuda]' (onnxruntime-gpu). The two clash, so install only one",
-        ) from error
-    return onnxruntime
-
-
 class _Observer:
     """Runs the model and gives the observed tensors of one inference."""
 
@@ -209,9 +154,8 @@ class _Observer:
         self._source = source
         self._fed = [t.name for t in tensors if t.kind == "input"]
         produced = [t for t in tensors if t.kind != "input"]
-        self._session = self._open([t.name for t in produced])
-        types = {output.name: output.type for output in self._session.get_outputs()}
-        floats = [t for t in produced if types.get(t.name) in _FLOAT_TYPES]
+        self._session = Session(graph, [t.name for t in produced])
+        floats = [t for t in produced if t.name in self._session.floats]
         self._computed = [t.name for t in floats if t.kind == "activation"]
         self.names = [*self._fed, *self._computed]
         self.inputs = len(self._fed)
@@ -221,9 +165,12 @@ class _Observer:
         """Return the values of :attr:`names`, in that order; of the others ``None`` where only some are wanted."""
         feed = run.load()
         if wanted is None:
-            return [*(feed[name] for name in self._fed), *self._call(self._computed, feed, run.label)]
+            return [
+                *(feed[name] for name in self._fed),
+                *self._session.run(self._computed, feed, self._source, run.label),
+            ]
         computed = [name for name in self._computed if name in wanted]
-        values = dict(zip(computed, self._call(computed, feed, run.label), strict=True))
+        values = dict(zip(computed, self._session.run(computed, feed, self._source, run.label), strict=True))
         values.update((name, feed[name]) for name in self._fed if name in wanted)
         return [values.get(name) for name in self.names]
 
@@ -232,42 +179,6 @@ class _Observer:
         if not self._folded:
             return {}
         first = next(batches.runs(1))
-        return dict(zip(self._folded, self._call(self._folded, first.load(), first.label), strict=True))
-
-    def _call(self, names: list[str], feed: Any, label: str) -> list[Any]:
-        try:
-            return list(self._session.run(names, dict(feed))) if names else []
-        except Exception as error:
-            raise DataError(self._source, f"ONNX Runtime cannot run the model: {_reason(error)}", label) from error
-
-    def _open(self, names: list[str]) -> onnxruntime.InferenceSession:
-        runtime = _import_runtime()
-        options = session_options()
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(self._graph.path.parent.resolve())
+        return dict(
+            zip(self._folded, self._session.run(self._folded, first.load(), self._source, first.label), strict=True)
         )
-        try:
-            return runtime.InferenceSession(
-                expose(self._graph, names), options, providers=[str(SESSION_OPTIONS["provider"])]
-            )
-        except ModelError:
-            raise
-        except Exception as error:
-            raise ModelError(self._graph.path, f"ONNX Runtime refuses the model: {_reason(error)}") from error
-
-
-_NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |\S*/onnxruntime/\S+:\d+ .*?\) (?=\S)")
-_NEW_OPSET = re.compile(r"Opset (\d+) is under development")
-
-
-def _reason(error: Exception) -> str:
-    """Return what one of ONNX Runtime's messages says, without codes and source files."""
-    text = str(error).strip()
-    newer = _NEW_OPSET.search(text)
-    if newer:
-        runtime = _import_runtime()
-        return (
-            f"opset {newer[1]} is newer than version {runtime.__version__} knows; update it, or export an older opset"
-        )
-    lines = _NOISE.sub("", text).splitlines()
-    return lines[0][:500] if lines else type(error).__name__

@@ -22,7 +22,7 @@ from trtcalib.manifest import PACKAGES_WITH_TENSORRT, Finding, environment
 from trtcalib.onnx_graph import read_model
 from trtcalib.passes import Progress
 from trtcalib.provenance import provenance_of
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import Recipe, load_recipe
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trtcalib.collect import available_providers, default_workers
+from trtcalib.collect import default_workers
 from trtcalib.core.cache import FIRST_VERSION_WITHOUT_CALIBRATORS
+from trtcalib.sessions import available_providers
 
 __all__ = ["Diagnosis", "Job", "Part", "diagnose"]
 

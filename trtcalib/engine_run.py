@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from trtcalib.batches import Batches, Batching, Run, plan_batches
 from trtcalib.errors import DataError
-from trtcalib.feeds import Feed
 from trtcalib.files import new_file
-from trtcalib.sources import open_source
+from trtcalib.samples.feeds import Feed
+from trtcalib.samples.sources import open_source
 
 __all__ = ["Timing", "run_engine"]
 

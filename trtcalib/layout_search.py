@@ -19,10 +19,10 @@ from trtcalib.core.entropy import entropy_bin
 from trtcalib.core.layouts import Layout, first_maxima, fitting_layouts
 from trtcalib.core.tally import BINS
 from trtcalib.errors import CacheMismatchError, DataError
-from trtcalib.feeds import DataSource, Sample
 from trtcalib.onnx_graph import ModelGraph, own_histograms, read_model
 from trtcalib.passes import Progress
-from trtcalib.sources import open_source
+from trtcalib.samples.feeds import DataSource, Sample
+from trtcalib.samples.sources import open_source
 
 __all__ = ["FoundLayout", "LayoutSearch", "find_layouts"]
 

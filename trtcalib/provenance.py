@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from trtcalib.batches import Batches
-from trtcalib.collect import SESSION_OPTIONS
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.scale import bits_from_scale, scale_from_amax
 from trtcalib.files import sha256_of
@@ -24,6 +23,7 @@ from trtcalib.manifest import (
 )
 from trtcalib.methods import ClipPoint
 from trtcalib.onnx_graph import GraphTensor, ModelGraph, external_files
+from trtcalib.sessions import SESSION_OPTIONS
 from trtcalib.specs import Recipe
 
 __all__ = [

@@ -12,7 +12,7 @@ from trtcalib.files import sha256_of
 from trtcalib.manifest import Manifest, environment, manifest_path, read_manifest
 from trtcalib.onnx_graph import read_model
 from trtcalib.provenance import model_facts, with_absolute_paths
-from trtcalib.sources import open_source
+from trtcalib.samples.sources import open_source
 
 __all__ = ["Check", "verify_cache"]
 

@@ -33,8 +33,11 @@ def read(schema: str) -> dict[str, Any]:
         ("cache-show", ["cache", "show", "out.cache", "--model", "model.onnx", "--json"]),
         ("cache-verify", ["cache", "verify", "out.cache", "--json"]),
         ("cache-diff", ["cache", "diff", "out.cache", "out.cache", "--json"]),
+        ("cache-lint", ["cache", "lint", "out.cache", "--model", "model.onnx", "--json"]),
         ("crosscheck", [*CROSSCHECK, "--json"]),
         ("layouts", [*CROSSCHECK, "--find", "--json"]),
+        ("qdq-report", ["qdq", "model.onnx", "out.cache", "-o", "qdq.onnx", "--json"]),
+        ("study", ["study", "model.onnx", "--data", "data.npy", "--batch-sizes", "8", "-o", "study", "--json"]),
         ("doctor", ["doctor", "--json"]),
     ],
 )
@@ -45,7 +48,10 @@ def test_json_output_fits_its_schema(done, net: Path, schema: str, command: list
     jsonschema.validate(printed, contract, jsonschema.Draft202012Validator)
     printed.pop("schema_version")
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(printed if schema != "manifest" else [], contract, jsonschema.Draft202012Validator)
+        # The models of these two give the version where it is missing.
+        jsonschema.validate(
+            [] if schema in ("manifest", "study") else printed, contract, jsonschema.Draft202012Validator
+        )
 
 
 @pytest.mark.parametrize(
@@ -105,8 +111,24 @@ class TestWhatNeedsTensorRT:
         assert contract["properties"].keys() == set(contract["required"]) == printed["layers"][0].keys()
 
 
+def test_check_builder() -> None:
+    """Printing it needs TensorRT-RTX."""
+    from trtcalib.trt.conformance_values import BuildOutcome, Conformance, NodeVerdict
+
+    schema = Conformance.model_json_schema(mode="serialization")
+    assert (SCHEMAS / "check-builder.schema.json").read_text(encoding="utf-8") == json.dumps(schema, indent=2) + "\n"
+    node = NodeVerdict(node="conv", operator="Conv", layer="conv", kind="CONVOLUTION", int8_inputs=True)
+    build = BuildOutcome(compute_capability=86, outcome="accepted", engine_bytes=1000, seconds=0.5)
+    result = Conformance(
+        model="m.onnx", tensorrt_rtx_version="1.7.1.116", parser="accepted", nodes=(node,), builds=(build,)
+    )
+    broken = {"parser": "verified", "builds": [{}], "nodes": [{}], "passed": None, "schema_version": 2}
+    TestWhatNeedsTensorRT().check("check-builder", result.as_json(), broken)
+
+
 def test_every_schema_is_checked_here() -> None:
-    """That of an engine's manifest, which `build --json` prints, in tests/test_manifest.py and tests/test_engine_facts.py."""
+    """That of an engine's manifest, which `build --json` prints, in tests/test_manifest.py and tests/test_engine_facts.py; that of
+    what `report` writes in tests/test_report.py."""
     assert {file.name.removesuffix(".schema.json") for file in SCHEMAS.iterdir()} == {
         "manifest",
         "engine-manifest",
@@ -115,7 +137,12 @@ def test_every_schema_is_checked_here() -> None:
         "cache-show",
         "cache-verify",
         "cache-diff",
+        "cache-lint",
+        "check-builder",
         "crosscheck",
         "layouts",
+        "qdq-report",
         "doctor",
+        "report",
+        "study",
     }

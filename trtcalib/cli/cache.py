@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trtcalib.cli import cache_diff, options
+from trtcalib.cli import cache_diff, cache_edit, cache_export, cache_from_qdq, cache_lint, options
 
 if TYPE_CHECKING:
     from trtcalib.core.cache import CalibrationCache
 
-app = typer.Typer(help="Look at calibration caches.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Look at calibration caches, compare, check, edit and export them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 app.command(epilog=cache_diff.EXAMPLE)(cache_diff.diff)
+app.command("from-qdq", epilog=cache_from_qdq.EXAMPLE)(cache_from_qdq.from_qdq)
+app.command(epilog=cache_lint.EXAMPLE)(cache_lint.lint)
+app.command(epilog=cache_edit.MERGE_EXAMPLE)(cache_edit.merge)
+app.command(epilog=cache_edit.CONVERT_EXAMPLE)(cache_edit.convert)
+app.command(epilog=cache_edit.RENAME_EXAMPLE)(cache_edit.rename)
+app.command("set", epilog=cache_edit.SET_EXAMPLE)(cache_edit.set_amax)
+app.command(epilog=cache_export.EXAMPLE)(cache_export.export)
 
 CacheFile = Annotated[Path, typer.Argument(metavar="FILE", help="A calibration cache.", show_default=False)]
 

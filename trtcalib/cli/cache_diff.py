@@ -12,7 +12,7 @@ import typer
 from trtcalib.cli import options
 
 if TYPE_CHECKING:
-    from trtcalib.scale_diff import ScaleDiff
+    from trtcalib.cache_tools.diff import ScaleDiff
 
 EXAMPLE = "Example: trtcalib cache diff first.cache model.cache"
 
@@ -54,7 +54,7 @@ def diff(
         raise typer.BadParameter("got one file, expected two or more to compare", param_hint="A B [C ...]")
     if not math.isfinite(rtol):
         raise typer.BadParameter(f"{rtol} is no tolerance: expected a number such as 1e-6", param_hint="--rtol")
-    from trtcalib.scale_diff import diff_files
+    from trtcalib.cache_tools.diff import diff_files
     from trtcalib.specs import load_names
 
     result = diff_files(files, rtol, None if names is None else load_names(names))

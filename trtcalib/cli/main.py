@@ -13,7 +13,22 @@ from typing import Annotated, Any
 import typer
 
 from trtcalib import __version__
-from trtcalib.cli import build, cache, calibrate, crosscheck, demo, doctor, engine, infer, plot, report, solve, study
+from trtcalib.cli import (
+    build,
+    cache,
+    calibrate,
+    check_builder,
+    crosscheck,
+    demo,
+    doctor,
+    engine,
+    infer,
+    plot,
+    qdq,
+    report,
+    solve,
+    study,
+)
 from trtcalib.errors import TrtcalibError
 
 app = typer.Typer(
@@ -31,6 +46,8 @@ app.add_typer(engine.app, name="engine")
 app.command(epilog=crosscheck.EXAMPLE)(crosscheck.crosscheck)
 app.command(epilog=study.EXAMPLE)(study.study)
 app.command(epilog=report.EXAMPLE)(report.report)
+app.command(epilog=qdq.EXAMPLE)(qdq.qdq)
+app.command("check-builder", epilog=check_builder.EXAMPLE)(check_builder.check_builder)
 app.command(epilog=solve.EXAMPLE)(solve.solve)
 app.command(epilog=plot.EXAMPLE)(plot.plot)
 app.add_typer(cache.app, name="cache")

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from trtcalib.cache_tools.scale_tables import TableFormat, parse_table
 from trtcalib.core.cache import CalibrationCache, oddities, parse_cache
 from trtcalib.core.cache_causes import RangeFacts
 from trtcalib.core.cache_diff import ScaleSet
@@ -16,7 +17,6 @@ from trtcalib.core.scale import INT8_MAX
 from trtcalib.errors import CacheFormatError, SpecError
 from trtcalib.files import sha256_of_bytes
 from trtcalib.manifest import Manifest, TensorFacts, manifest_path, read_manifest
-from trtcalib.scale_tables import TableFormat, parse_table
 
 __all__ = ["MOST_BYTES", "ScaleFile", "read_scales"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.errors import DataError, TrtcalibError
-from trtcalib.feeds import Sample, as_array, check_feed, update_digest
 from trtcalib.onnx_graph import ModelInput
+from trtcalib.samples.feeds import Sample, as_array, check_feed, update_digest
 
 __all__ = ["FunctionSource", "import_function"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trtcalib.arrays import open_arrays
 from trtcalib.errors import DataError
+from trtcalib.samples.arrays import open_arrays
 
 VALUES = np.arange(12, dtype=np.float32).reshape(4, 3)
 

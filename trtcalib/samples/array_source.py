@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.errors import DataError
-from trtcalib.feeds import Feed, Sample, as_array, check_feed, shape_text, update_digest
 from trtcalib.files import sha256_of
 from trtcalib.onnx_graph import ModelInput
-from trtcalib.preparation import preparation_bytes, prepare
+from trtcalib.samples.feeds import Feed, Sample, as_array, check_feed, shape_text, update_digest
+from trtcalib.samples.preparation import preparation_bytes, prepare
 from trtcalib.specs import InputSpec
 
 __all__ = ["ArraySource", "arrays_by_input"]

@@ -11,9 +11,9 @@ import pytest
 
 import trtcalib
 from tests.cli.helpers import NET, normal, save_model
+from trtcalib.cache_tools.scale_files import MOST_ODDITIES, read_scales
 from trtcalib.core.cache_causes import RangeFacts
 from trtcalib.errors import CacheFormatError
-from trtcalib.scale_files import MOST_ODDITIES, read_scales
 
 HEADER = b"TRT-101601-EntropyCalibration2\n"
 
@@ -136,6 +136,6 @@ def test_what_is_none_of_them_is_refused_naming_the_file(tmp_path: Path, content
 def test_missing_files_folders_and_huge_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be read: No such file" in refused(tmp_path / "missing.cache")
     assert "cannot be read" in refused(tmp_path)
-    monkeypatch.setattr("trtcalib.scale_files.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("trtcalib.cache_tools.scale_files.MOST_BYTES", 1 << 20)
     (tmp_path / "large").write_bytes(b" " * ((1 << 20) + 1))
     assert refused(tmp_path / "large") == "is larger than 1 MiB: is it a table of scales?"

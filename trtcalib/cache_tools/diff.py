@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trtcalib.cache_tools.provenance_diff import explain_manifests
+from trtcalib.cache_tools.scale_files import ScaleFile, read_scales
 from trtcalib.core.cache import version_text
 from trtcalib.core.cache_diff import Change, PairDiff, Row, ScaleSet, compare, ranked_rows
 from trtcalib.core.cache_story import Explanation, explain
 from trtcalib.core.scale import scale_from_bits
 from trtcalib.errors import CacheMismatchError, SpecError
-from trtcalib.provenance_diff import explain_manifests
-from trtcalib.scale_files import ScaleFile, read_scales
 
 __all__ = ["FilePair", "ScaleDiff", "diff_files"]
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from trtcalib.errors import DataError, SpecError
-from trtcalib.feeds import DataSource, check_feed
 from trtcalib.onnx_graph import ModelInput
-from trtcalib.preparation import prepare
-from trtcalib.sources import open_source
+from trtcalib.samples.feeds import DataSource, check_feed
+from trtcalib.samples.preparation import prepare
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import InputSpec
 
 F32 = np.dtype(np.float32)
@@ -730,11 +730,11 @@ class TestDigests:
 
     def test_do_not_depend_on_the_process(self) -> None:
         code = (
-            "import numpy as np; from trtcalib.sources import open_source; from trtcalib.onnx_graph import ModelInput; "
+            "import numpy as np; from trtcalib.samples.sources import open_source; from trtcalib.onnx_graph import ModelInput; "
             "v = np.arange(15, dtype=np.float32).reshape(5, 3); "
             "print(open_source(v, [ModelInput('x', np.dtype(np.float32), (None, 3))]).sha256())"
         )
-        root = str(Path(__file__).parents[1])
+        root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"}
         found = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from trtcalib.cache_tools.scale_tables import parse_table
 from trtcalib.errors import CacheFormatError
-from trtcalib.scale_tables import parse_table
 
 ranges = st.tuples(st.floats(width=32, allow_nan=False), st.floats(width=32, allow_nan=False))
 names = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), min_size=1).filter(lambda n: n == n.strip())

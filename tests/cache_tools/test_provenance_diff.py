@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
+from trtcalib.cache_tools.provenance_diff import explain_manifests
 from trtcalib.manifest import Manifest
-from trtcalib.provenance_diff import explain_manifests
 
 DEVICE = {"name": "NVIDIA L4", "compute_capability": "8.9", "memory": 1, "cuda": "13.0", "driver": None}
+
+
+EDIT = {
+    "command": "set",
+    "files": [{"cache": "m.cache", "sha256": "c" * 64, "header": "TRT-101601-EntropyCalibration2"}],
+    "result_sha256": "e" * 64,
+    "detail": {"x": 1.0},
+    "notes": [],
+    "trtcalib": "0.1.0",
+}
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -65,6 +75,10 @@ def manifest(**changes: Any) -> Manifest:
         (
             {"batching__batch_size": 32, "batching__shuffle": 0},
             {"batching": "same model and data, batch size 8 -> 32, order of the source -> shuffled with seed 0"},
+        ),
+        (
+            {"edits": [EDIT]},
+            {"recipe": "same model and data, edited with trtcalib cache: set"},
         ),
         ({"data__samples": 96}, {"batching": "same model and data, samples 100 -> 96"}),
         (

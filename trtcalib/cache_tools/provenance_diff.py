@@ -33,6 +33,9 @@ def explain_manifests(old: Manifest | None, new: Manifest | None, distinct: int)
         found.append(("batching", f"{start}{batching}"))
     if recipe := ", ".join(_recipe(old, new)):
         found.append(("recipe", f"{start}{recipe}"))
+    if old.edits != new.edits:
+        commands = ", ".join(dict.fromkeys(edit.command for edit in (*old.edits, *new.edits)))
+        found.append(("recipe", f"{start}edited with trtcalib cache: {commands}"))
     if environment := ", ".join(_environment(was, now)):
         found.append(("environment", f"{start if not found else ''}{environment}"))
     if not found:

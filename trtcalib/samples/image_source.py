@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from trtcalib.errors import DataError
-from trtcalib.feeds import Feed, Sample, check_feed
 from trtcalib.files import sha256_of
-from trtcalib.images import decode_image, image_files
 from trtcalib.onnx_graph import ModelInput
-from trtcalib.preparation import preparation_bytes, prepare
+from trtcalib.samples.feeds import Feed, Sample, check_feed
+from trtcalib.samples.images import decode_image, image_files
+from trtcalib.samples.preparation import preparation_bytes, prepare
 from trtcalib.specs import DatasetSpec, InputSpec
 
 __all__ = ["ImageSource"]

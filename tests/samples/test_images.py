@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from trtcalib.errors import DataError
-from trtcalib.images import decode_image, image_files
+from trtcalib.samples.images import decode_image, image_files
 from trtcalib.specs import InputSpec
 
 RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from trtcalib.array_source import ArraySource, arrays_by_input
-from trtcalib.arrays import open_arrays
 from trtcalib.errors import DataError
-from trtcalib.feeds import DataSource
-from trtcalib.function_source import FunctionSource, import_function
-from trtcalib.image_source import ImageSource
 from trtcalib.onnx_graph import ModelInput
+from trtcalib.samples.array_source import ArraySource, arrays_by_input
+from trtcalib.samples.arrays import open_arrays
+from trtcalib.samples.feeds import DataSource
+from trtcalib.samples.function_source import FunctionSource, import_function
+from trtcalib.samples.image_source import ImageSource
 from trtcalib.specs import DatasetSpec, load_dataset
 
 __all__ = ["open_source"]

@@ -1,0 +1,1 @@
+"""Tools around calibration caches: read tables of scales, compare, edit and export them."""
