@@ -12,7 +12,8 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Its names may begin with model_, which older versions of pydantic keep for themselves.
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
 class EditedFile(_Facts):

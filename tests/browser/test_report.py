@@ -333,6 +333,13 @@ class TestAddresses:
         assert heading(watched) == "head_relu"
         assert watched.page.get_attribute(f"{ROWS}.chosen", "aria-rowindex")
 
+    def test_a_link_that_names_a_tensor_opens_there(self, small: Path, open_report: Open) -> None:
+        page = open_report(small, "#tensor=head_relu").page
+        # The plots above it appear later; none of them may push it away again.
+        page.wait_for_timeout(500)
+        top = page.evaluate("document.getElementById('detail').getBoundingClientRect().top")
+        assert -50 < top < 500
+
     def test_back_and_forward_work(self, shown: Watched) -> None:
         watched = shown
         page = watched.page

@@ -37,6 +37,8 @@ def read(schema: str) -> dict[str, Any]:
         ("crosscheck", [*CROSSCHECK, "--json"]),
         ("layouts", [*CROSSCHECK, "--find", "--json"]),
         ("qdq-report", ["qdq", "model.onnx", "out.cache", "-o", "qdq.onnx", "--json"]),
+        ("cache-edit", ["cache", "set", "out.cache", "x=2", "-o", "set.cache", "--json"]),
+        ("migration", ["migrate", "model.onnx", "out.cache", "-o", "out", "--compute-capability", "none", "--json"]),
         ("study", ["study", "model.onnx", "--data", "data.npy", "--batch-sizes", "8", "-o", "study", "--json"]),
         ("doctor", ["doctor", "--json"]),
     ],
@@ -48,10 +50,9 @@ def test_json_output_fits_its_schema(done, net: Path, schema: str, command: list
     jsonschema.validate(printed, contract, jsonschema.Draft202012Validator)
     printed.pop("schema_version")
     with pytest.raises(jsonschema.ValidationError):
-        # The models of these two give the version where it is missing.
-        jsonschema.validate(
-            [] if schema in ("manifest", "study") else printed, contract, jsonschema.Draft202012Validator
-        )
+        # The models of these give the version where it is missing.
+        defaults = schema in ("manifest", "study", "qdq-report", "migration")
+        jsonschema.validate([] if defaults else printed, contract, jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_check_builder() -> None:
 
 def test_every_schema_is_checked_here() -> None:
     """That of an engine's manifest, which `build --json` prints, in tests/test_manifest.py and tests/test_engine_facts.py; that of
-    what `report` writes in tests/test_report.py."""
+    what `report` writes in tests/reports/test_report.py; that of the record of edits in tests/cli/test_cache_edit.py."""
     assert {file.name.removesuffix(".schema.json") for file in SCHEMAS.iterdir()} == {
         "manifest",
         "engine-manifest",
@@ -137,10 +138,13 @@ def test_every_schema_is_checked_here() -> None:
         "cache-show",
         "cache-verify",
         "cache-diff",
+        "cache-edit",
+        "cache-edits",
         "cache-lint",
         "check-builder",
         "crosscheck",
         "layouts",
+        "migration",
         "qdq-report",
         "doctor",
         "report",

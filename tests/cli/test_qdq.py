@@ -352,10 +352,20 @@ class TestOptions:
         assert r"\x1b[2J" in result.out
 
 
+def without_types_of_constants(value: object) -> object:
+    """Drop what older versions of pydantic do not write."""
+    if isinstance(value, list):
+        return [without_types_of_constants(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {k: without_types_of_constants(v) for k, v in value.items() if k != "type" or "const" not in value}
+
+
 def test_the_schema_is_the_report_s_own() -> None:
-    expected = json.dumps(QdqReport.model_json_schema(mode="serialization"), indent=2, ensure_ascii=False) + "\n"
     path = Path(trtcalib.__file__).parent / "schemas" / "qdq-report.schema.json"
-    assert path.read_text(encoding="utf-8") == expected
+    found = json.loads(path.read_text(encoding="utf-8"))
+    expected = QdqReport.model_json_schema(mode="serialization")
+    assert without_types_of_constants(found) == without_types_of_constants(expected)
 
 
 class TestNames:

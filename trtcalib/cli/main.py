@@ -23,6 +23,7 @@ from trtcalib.cli import (
     doctor,
     engine,
     infer,
+    migrate,
     plot,
     qdq,
     report,
@@ -47,6 +48,7 @@ app.command(epilog=crosscheck.EXAMPLE)(crosscheck.crosscheck)
 app.command(epilog=study.EXAMPLE)(study.study)
 app.command(epilog=report.EXAMPLE)(report.report)
 app.command(epilog=qdq.EXAMPLE)(qdq.qdq)
+app.command(epilog=migrate.EXAMPLE)(migrate.migrate)
 app.command("check-builder", epilog=check_builder.EXAMPLE)(check_builder.check_builder)
 app.command(epilog=solve.EXAMPLE)(solve.solve)
 app.command(epilog=plot.EXAMPLE)(plot.plot)

@@ -108,10 +108,7 @@ def convert(model: ModelGraph, scales: Mapping[str, np.float32], options: QdqOpt
     folded = fold_batch_norms(model, proto)
     wiring = Wiring(model, proto)
     shapes = known_shapes(proto)
-    rules = _rules(proto, options)
-    known = Scales(wiring, scales, fill=options.partial == "fill")
-    weighted = list(decide(wiring, known, rules))
-    residuals = list(decide_residuals(wiring, known, weighted, shapes, rules))
+    weighted, residuals = _decisions(wiring, proto, scales, shapes, options)
     decisions = [*weighted, *residuals]
     names = _names(model.proto) | _names(proto)
     missing = _missing(decisions)
@@ -133,6 +130,20 @@ def convert(model: ModelGraph, scales: Mapping[str, np.float32], options: QdqOpt
         **_fate_of_names(decisions, scales, names),
     )
     return Quantized(proto, coverage)
+
+
+def _decisions(
+    wiring: Wiring,
+    proto: onnx.ModelProto,
+    scales: Mapping[str, np.float32],
+    shapes: Mapping[str, tuple[int, ...]],
+    options: QdqOptions,
+) -> tuple[list[Decision], list[Decision]]:
+    """Return what becomes of the weighted nodes, and of the skip Adds behind them."""
+    rules = _rules(proto, options)
+    known = Scales(wiring, scales, fill=options.partial == "fill")
+    weighted = list(decide(wiring, known, rules))
+    return weighted, list(decide_residuals(wiring, known, weighted, shapes, rules))
 
 
 def _halved(

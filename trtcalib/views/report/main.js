@@ -22,6 +22,7 @@ class App {
     addEventListener("hashchange", () => this.follow(true));
     byId("tensors").hidden = false;
     this.openView(0);
+    this.follow(true);
   }
 
   go(name) {
