@@ -66,6 +66,7 @@ def diagnose() -> Diagnosis:
     tensorrt = _tensorrt()
     pycuda = _pycuda()
     gpu = _gpu()
+    rtx = _rtx()
     parts = (
         Part("trtcalib", _installed("trtcalib")),
         Part("Python", f"{platform.python_version()} ({sys.platform}, {platform.machine()}, {default_workers()} CPUs)"),
@@ -73,8 +74,9 @@ def diagnose() -> Diagnosis:
         tensorrt,
         pycuda,
         gpu,
+        rtx,
     )
-    return Diagnosis(parts, (*_jobs(runtime, tensorrt), *_engine_jobs(tensorrt, pycuda, gpu)))
+    return Diagnosis(parts, (*_jobs(runtime, tensorrt, rtx), *_engine_jobs(tensorrt, pycuda, gpu)))
 
 
 def _installed(*packages: str) -> str:
@@ -128,6 +130,12 @@ def _pycuda() -> Part:
     return Part("PyCUDA", found, "" if found else advice)
 
 
+def _rtx() -> Part:
+    found = _installed("tensorrt-rtx-cu12-bindings")
+    advice = "pip install 'trtcalib[rtx]' (Linux or Windows on x86_64): NVIDIA's parser and builder, which need no GPU"
+    return Part("TensorRT-RTX", found, "" if found else advice)
+
+
 def _gpu() -> Part:
     command = shutil.which("nvidia-smi")
     if command is None:
@@ -147,7 +155,7 @@ def _gpu() -> Part:
     return Part("NVIDIA GPU", "; ".join(lines))
 
 
-def _jobs(runtime: Part, tensorrt: Part) -> tuple[Job, ...]:
+def _jobs(runtime: Part, tensorrt: Part, rtx: Part) -> tuple[Job, ...]:
     runs_models = bool(runtime.found)
     why = "ONNX Runtime runs the model on the CPU" if runs_models else "needs ONNX Runtime"
     always = "needs no model run"
@@ -157,10 +165,23 @@ def _jobs(runtime: Part, tensorrt: Part) -> tuple[Job, ...]:
         Job("calibrate", runs_models, why),
         Job("demo", runs_models, why),
         Job("plot MODEL.onnx", runs_models, why),
+        Job("study", runs_models, why),
+        Job("crosscheck", runs_models, why),
         Job("plot --histograms", True, always),
         Job("solve", True, always),
         Job("cache show", True, always),
+        Job("report", True, always),
         Job("cache verify", True, "compares digests"),
+        Job("cache lint, diff, merge, convert, rename, set, export, from-qdq", True, always),
+        Job("qdq", True, always),
+        Job(
+            "migrate",
+            True,
+            "compares both models on data" if runs_models else "without ONNX Runtime it compares no numbers",
+        ),
+        Job(
+            "check-builder", bool(rtx.found), "asks TensorRT-RTX, without a GPU" if rtx.found else "needs TensorRT-RTX"
+        ),
         Job("trtexec --int8 --calib=OUT.cache", here, f"the caches are read {used}"),
     )
 

@@ -79,8 +79,11 @@ def test_without_onnx_runtime_it_says_how_to_get_it_and_what_works_all_the_same(
     assert runtime["found"] == ""
     assert "pip install 'trtcalib[cpu]', or 'trtcalib[cuda]' for onnxruntime-gpu" in runtime["advice"]
     assert {name: job["works"] for name, job in jobs(done).items()} == {
-        "calibrate": False, "demo": False, "plot MODEL.onnx": False, "plot --histograms": True, "solve": True,
-        "cache show": True, "cache verify": True, "trtexec --int8 --calib=OUT.cache": False,
+        "calibrate": False, "demo": False, "plot MODEL.onnx": False, "study": False, "crosscheck": False,
+        "plot --histograms": True, "solve": True, "report": True,
+        "cache show": True, "cache verify": True,
+        "cache lint, diff, merge, convert, rename, set, export, from-qdq": True, "qdq": True, "migrate": True,
+        "check-builder": False, "trtexec --int8 --calib=OUT.cache": False,
         "build": False, "infer": False, "engine inspect": False,
     }  # fmt: skip
 
@@ -139,3 +142,27 @@ def test_the_gpu_is_what_nvidia_smi_says(done, machine, folder, script, found, a
 def test_no_gpu(done, machine):
     machine()
     assert "no nvidia-smi here" in parts(done)["NVIDIA GPU"]["advice"]
+
+
+def test_it_tells_of_every_command(done):
+    from trtcalib.cli.main import app
+
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    for group in app.registered_groups:
+        names += [f"{group.name} {c.name or c.callback.__name__}" for c in group.typer_instance.registered_commands]
+    told = {row.split(" MODEL")[0].split(" --")[0] for row in jobs(done)}
+    # The tools of a group that need nothing stand in one row: "cache lint, diff, ...".
+    told |= {
+        f"{row.split()[0]} {tool}" for row in jobs(done) if "," in row for tool in row.split(maxsplit=1)[1].split(", ")
+    }
+    assert len(names) > 20
+    assert [name for name in names if name not in told] == ["doctor"]
+
+
+def test_tensorrt_rtx_is_what_check_builder_needs(done, machine):
+    machine({"onnxruntime": "1.20.0"})
+    assert parts(done)["TensorRT-RTX"]["advice"].startswith("pip install 'trtcalib[rtx]'")
+    assert jobs(done)["check-builder"] == {"command": "check-builder", "works": False, "reason": "needs TensorRT-RTX"}
+    machine({"onnxruntime": "1.20.0", "tensorrt-rtx-cu12-bindings": "1.7.1.116"})
+    assert parts(done)["TensorRT-RTX"]["found"] == "1.7.1.116"
+    assert jobs(done)["check-builder"]["works"] is True
