@@ -17,6 +17,7 @@ from trtcalib.errors import EngineError, MissingPackageError, ModelError, Output
 from trtcalib.files import check_writable, make_folder, write_files
 from trtcalib.linting import LintResult, lint_cache
 from trtcalib.model_comparison import Comparison, compare_models
+from trtcalib.next_steps import next_steps
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Progress
 from trtcalib.qdq.convert import QdqOptions
@@ -302,55 +303,3 @@ def _complaint(found: Conformance) -> str:
     if node is not None:
         return f"{len(found.in_float)} weighted nodes would run in float, first {node.node or node.layer!r}: {'; '.join(node.reasons)}"
     return "its builder lists weighted nodes in float"
-
-
-def next_steps(model: str, *, half: bool) -> str:
-    """Return the commands for each runtime, as Markdown."""
-    typed = "FP16 and INT8" if half else "FP32 and INT8"
-    return f"""# Next steps
-
-`{model}` holds the scales of your calibration cache as Q/DQ nodes ({typed}). No calibrator, cache or data is needed any more; leave
-out `--int8` and `--calib`.
-
-## TensorRT 11 (always strongly typed)
-
-```sh
-trtexec --onnx={model} --saveEngine=model.engine
-```
-
-```python
-import tensorrt as trt
-
-logger = trt.Logger(trt.Logger.WARNING)
-builder = trt.Builder(logger)
-network = builder.create_network(0)
-parser = trt.OnnxParser(network, logger)
-if not parser.parse_from_file("{model}"):
-    raise SystemExit([parser.get_error(i).desc() for i in range(parser.num_errors)])
-plan = builder.build_serialized_network(network, builder.create_builder_config())
-with open("model.engine", "wb") as file:
-    file.write(plan)
-```
-
-or `trtcalib build {model} --qdq -o model.engine`.
-
-## TensorRT 10
-
-```sh
-trtexec --onnx={model} --stronglyTyped --saveEngine=model.engine
-```
-
-## TensorRT-RTX
-
-```sh
-tensorrt_rtx --onnx={model} --saveEngine=model.engine
-```
-
-## ONNX Runtime
-
-```python
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
-```
-"""

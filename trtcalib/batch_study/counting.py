@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -16,37 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.batch_study.state import Counted, Maxima, State
+from trtcalib.batch_study.state import Counted, Maxima, State, TensorPlan
 from trtcalib.batches import Batches, Run
 from trtcalib.core.growth import MaximaTally, SampleMaxima
-from trtcalib.core.many_ranges import Intervals
 from trtcalib.core.ranges import Record
 from trtcalib.core.tally import finite_values, flat_float32
 from trtcalib.passes import Passes, Progress
 from trtcalib.provenance import portable_name
 
-__all__ = ["RangeTally", "TensorPlan", "count_ranges", "find_maxima"]
+__all__ = ["RangeTally", "count_ranges", "find_maxima"]
 
 SAVE_EVERY = 30.0
 """Seconds between two savings of what an interrupted study goes on from."""
 
 _AT_A_TIME = 64
 """Samples between two moments at which all workers rest, so that the counts are those of whole samples."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorPlan:
-    """Over which ranges a tensor is counted.
-
-    Attributes:
-        intervals: Those of all ranges; ``None`` for a tensor that is zero in every sample.
-        outlier: The one sample that alone holds the tensor's maximum, which is also counted by itself; -1 for none.
-        outlier_ranges: The ranges at which that is wanted: those without it.
-    """
-
-    intervals: Intervals | None
-    outlier: int = -1
-    outlier_ranges: tuple[float, ...] = ()
 
 
 class RangeTally:

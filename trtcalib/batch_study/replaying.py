@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.batch_study.configurations import Layout, shuffled
-from trtcalib.batch_study.counting import RangeTally, TensorPlan
-from trtcalib.batch_study.state import Maxima
+from trtcalib.batch_study.counting import RangeTally
+from trtcalib.batch_study.state import Maxima, TensorPlan
 from trtcalib.core.growth import Growth, SampleMaxima, final_ranges, replay, with_clamped
 from trtcalib.core.histogram import Histogram, range_to_float32
 from trtcalib.core.many_ranges import Intervals

@@ -6,20 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trtcalib.core.growth import SampleMaxima
+from trtcalib.core.many_ranges import Intervals
 from trtcalib.errors import HistogramError
 from trtcalib.files import new_file, sha256_of_bytes
 from trtcalib.histogram_file import read_arrays
 
-if TYPE_CHECKING:
-    from trtcalib.batch_study.counting import TensorPlan
-
-__all__ = ["COUNTS", "MAXIMA", "Counted", "Maxima", "State"]
+__all__ = ["COUNTS", "MAXIMA", "Counted", "Maxima", "State", "TensorPlan"]
 
 MAXIMA = "maxima.npz"
 COUNTS = "counts.npz"
@@ -46,6 +44,21 @@ class Maxima:
     complete: bool
     seen: int
     left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """Over which ranges a tensor is counted.
+
+    Attributes:
+        intervals: Those of all ranges; ``None`` for a tensor that is zero in every sample.
+        outlier: The one sample that alone holds the tensor's maximum, which is also counted by itself; -1 for none.
+        outlier_ranges: The ranges at which that is wanted: those without it.
+    """
+
+    intervals: Intervals | None
+    outlier: int = -1
+    outlier_ranges: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)

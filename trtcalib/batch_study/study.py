@@ -6,17 +6,17 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtcalib.batch_study.configurations import ALL, BatchSizes, Layout, default_sizes, plan_layouts
 from trtcalib.batch_study.counting import count_ranges, find_maxima
+from trtcalib.batch_study.job import Job
 from trtcalib.batch_study.replaying import Replays, plan_ranges
 from trtcalib.batch_study.result import Study
 from trtcalib.batch_study.state import COUNTS, MAXIMA, State
 from trtcalib.batch_study.telling import Telling
-from trtcalib.batches import Batches, Batching, plan_batches
+from trtcalib.batches import Batching, plan_batches
 from trtcalib.calibration import DEFAULT_TENSORRT
 from trtcalib.collect import Collector, default_workers
 from trtcalib.core.cache import encode_version
@@ -101,7 +101,7 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
         _check_results(
             output, sizes, seeds, [given for given in (model, data, calibrator) if isinstance(given, str | Path)]
         )
-        return job.run(sizes, seeds, progress)
+        return _run(job, sizes, seeds, progress)
 
 
 def _check(graph: ModelGraph, source: DataSource, sizes: BatchSizes, orders: int, seed: int) -> None:
@@ -156,53 +156,30 @@ def _check_results(output: Path, sizes: BatchSizes, seeds: Sequence[int], inputs
             raise OutputError(path, "is an input of this study: choose another folder for the results")
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What all steps need."""
-
-    graph: ModelGraph
-    data: Any
-    source: DataSource
-    output: Path
-    recipe: Recipe
-    max_samples: int | None
-    skip_bad_images: bool
-    tensorrt_version: str
-    workers: int
-
-    def run(self, sizes: BatchSizes, seeds: Sequence[int], progress: Progress | None) -> Study:
-        """Do everything."""
-        per_run = self.graph.fixed_batch or 1
-        batches = self.batches(Layout("", per_run))
-        facts = provenance_of(self.graph, self.data, batches, self.recipe, skip_bad_images=self.skip_bad_images)
-        # Everything that decides the maxima, so that those of something else are not gone on from; which samples are used included.
-        state = State(self.output, None if self.source.size() is None else facts.model_dump())
-        collector = Collector(self.graph, batches, bins=self.recipe.bins, workers=self.workers)
-        maxima = find_maxima(collector.passes, batches, state, progress)
-        layouts, notes = plan_layouts(sizes, batches.seen, seeds)
-        plans = plan_ranges(maxima, layouts, self.recipe.bins, per_run)
-        tally = count_ranges(collector.passes, batches, maxima, plans, state, progress)
-        # A function's digest is known only now.
-        data = facts.data.model_copy(update={"samples": batches.seen, "sha256": self.digest(facts.data.sha256)})
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="trtcalib") as pool:
-            telling = Telling(
-                job=self,
-                collector=collector,
-                maxima=maxima,
-                replays=Replays(maxima, tally, self.recipe, per_run, pool),
-                provenance=facts.model_copy(update={"data": data}),
-                seen=batches,
-            )
-            result = telling.study(layouts, notes, plans, seeds)
-        write_files({self.output / RESULT: f"{result.model_dump_json()}\n".encode()})
-        state.finish()
-        return result
-
-    def batches(self, layout: Layout) -> Batches:
-        """Plan the batches of a layout."""
-        batching = Batching(batch_size=layout.batch_size, max_samples=self.max_samples, shuffle=layout.shuffle)
-        return plan_batches(self.source, self.graph.fixed_batch, batching)
-
-    def digest(self, known: str) -> str:
-        """Return the data's digest after a pass."""
-        return self.source.sha256() if self.source.size() is None else known
+def _run(job: Job, sizes: BatchSizes, seeds: Sequence[int], progress: Progress | None) -> Study:
+    """Do everything."""
+    per_run = job.graph.fixed_batch or 1
+    batches = job.batches(Layout("", per_run))
+    facts = provenance_of(job.graph, job.data, batches, job.recipe, skip_bad_images=job.skip_bad_images)
+    # Everything that decides the maxima, so that those of something else are not gone on from; which samples are used included.
+    state = State(job.output, None if job.source.size() is None else facts.model_dump())
+    collector = Collector(job.graph, batches, bins=job.recipe.bins, workers=job.workers)
+    maxima = find_maxima(collector.passes, batches, state, progress)
+    layouts, notes = plan_layouts(sizes, batches.seen, seeds)
+    plans = plan_ranges(maxima, layouts, job.recipe.bins, per_run)
+    tally = count_ranges(collector.passes, batches, maxima, plans, state, progress)
+    # A function's digest is known only now.
+    data = facts.data.model_copy(update={"samples": batches.seen, "sha256": job.digest(facts.data.sha256)})
+    with ThreadPoolExecutor(job.workers, thread_name_prefix="trtcalib") as pool:
+        telling = Telling(
+            job=job,
+            collector=collector,
+            maxima=maxima,
+            replays=Replays(maxima, tally, job.recipe, per_run, pool),
+            provenance=facts.model_copy(update={"data": data}),
+            seen=batches,
+        )
+        result = telling.study(layouts, notes, plans, seeds)
+    write_files({job.output / RESULT: f"{result.model_dump_json()}\n".encode()})
+    state.finish()
+    return result

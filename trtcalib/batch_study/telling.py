@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from trtcalib.batch_study.configurations import Layout
-from trtcalib.batch_study.counting import TensorPlan
+from trtcalib.batch_study.job import Job
 from trtcalib.batch_study.outcomes import json_number, outcomes_of
 from trtcalib.batch_study.replaying import Replayed, Replays, by_name, late_tensors
 from trtcalib.batch_study.result import Configuration, Cost, Outcome, StudiedTensor, Study
-from trtcalib.batch_study.state import Maxima
+from trtcalib.batch_study.state import Maxima, TensorPlan
 from trtcalib.batch_study.summary import find_outliers, instability, moved_share, summarise
 from trtcalib.batches import Batches
 from trtcalib.calibration import Calibration, solve
@@ -26,9 +25,6 @@ from trtcalib.onnx_graph import GraphTensor
 from trtcalib.passes import Collection
 from trtcalib.provenance import batching_facts, portable_name, relative_to
 from trtcalib.sessions import SESSION_OPTIONS
-
-if TYPE_CHECKING:
-    from trtcalib.batch_study.study import Job
 
 __all__ = ["Telling"]
 
