@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from collection import collection_section
 from large import large_section
 from processes import calibrator_section, memory_section, start_up_section
+from qdq import qdq_section
 from report import Section, markdown
 from search import search_section
 from studies import study_section
@@ -37,6 +38,7 @@ PACKAGES = (
     "nudenet",
     "rapidocr-onnxruntime",
     "scikit-image",
+    "tensorrt-rtx-cu12-bindings",
 )
 
 
@@ -52,6 +54,7 @@ def main() -> None:
         "start-up": start_up_section,
         "large": large_section,
         "study": lambda: study_section(quick=quick, workers=workers),
+        "qdq": lambda: qdq_section(quick=quick, workers=workers),
     }
     setting = _setting(workers)
     print("\n".join(f"- {name}: {value}" for name, value in setting.items()), end="\n\n")
@@ -70,7 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few pictures and rounds: to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads (default: one per CPU)")
-    names = ["search", "collection", "calibrator", "memory", "start-up", "large", "study"]
+    names = ["search", "collection", "calibrator", "memory", "start-up", "large", "study", "qdq"]
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=", ".join(names))
     return parser.parse_args()
 

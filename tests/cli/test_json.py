@@ -49,10 +49,10 @@ def test_json_output_fits_its_schema(done, net: Path, schema: str, command: list
     contract = read(schema)
     jsonschema.validate(printed, contract, jsonschema.Draft202012Validator)
     printed.pop("schema_version")
+    # The models of these give the version where it is missing.
+    broken = [] if schema in ("manifest", "study", "qdq-report", "migration") else printed
     with pytest.raises(jsonschema.ValidationError):
-        # The models of these give the version where it is missing.
-        defaults = schema in ("manifest", "study", "qdq-report", "migration")
-        jsonschema.validate([] if defaults else printed, contract, jsonschema.Draft202012Validator)
+        jsonschema.validate(broken, contract, jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize(
