@@ -101,7 +101,7 @@ def test_what_onnx_runtime_writes_is_read(tmp_path):
     calibrate = pytest.importorskip("onnxruntime.quantization.calibrate")
     utils = pytest.importorskip("onnxruntime.quantization.quant_utils")
     data = {
-        "x: y": calibrate.TensorData(lowest=np.float32(-0.5), highest=np.array(1.5, np.float32)),
+        "x: y": calibrate.TensorData(lowest=np.array(-0.5, np.float32), highest=np.array(1.5, np.float32)),
         "conv 1": calibrate.TensorData(
             lowest=np.array(-4, np.float32),
             highest=np.array(0.25, np.float32),
