@@ -56,7 +56,7 @@ lint-docker: $(STAMP)-cpu,dev ## Dockerfile, shell scripts, and the schemas of c
 cov: $(STAMP)-cpu,test ## the test suite with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing
 
-bench: $(STAMP)-cpu,bench ## measure speed and memory (Python 3.10 to 3.12)
+bench: $(STAMP)-cpu,bench,rtx ## measure speed and memory (Python 3.10 to 3.12)
 	$(BIN)/python tests/bench/run.py
 
 lock: ## write requirements/ci.txt anew, from the newest versions (Python 3.11)

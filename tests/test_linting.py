@@ -131,6 +131,23 @@ def test_every_example_of_the_page_gives_its_lines_and_says_what_to_do(rule: str
 
 
 @pytest.mark.parametrize(
+    ("ending", "cut"),
+    [
+        (b"x: 3c01", True),
+        (b"x: 3", True),
+        (b"x: 3c010a1", True),
+        (b"x: 3c010a14", False),  # whole
+        (b"x: 0", False),  # a tensor that was all zero
+        (b"x: 3c01\n", False),  # a tiny scale all the same, and TC025's
+        (b"y: 3c01\nx: 3c010a14", False),
+    ],
+)
+def test_a_last_scale_without_its_digits_and_line_end_was_cut_off(ending: bytes, cut: bool) -> None:
+    result = lint(b"TRT-101601-EntropyCalibration2\n" + ending)
+    assert ("TC019" in result.counts) is cut
+
+
+@pytest.mark.parametrize(
     ("header", "found"),
     [
         ("TRT-101601-A", False),

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trtcalib import __version__
 from trtcalib.cache_tools.scale_files import ScaleFile, read_scales
+from trtcalib.core.cache import is_cut_off, parse_cache
 from trtcalib.core.scale import scale_from_bits
-from trtcalib.errors import CacheMismatchError, OutputError
+from trtcalib.errors import CacheFormatError, CacheMismatchError, OutputError
 from trtcalib.files import new_file, sha256_of
 from trtcalib.manifest import Sha256
 from trtcalib.onnx_graph import ModelGraph, external_files, read_model
@@ -105,10 +106,26 @@ def read_inputs(model: Path, cache: Path, names: Path | None = None) -> QdqInput
     """
     graph = read_model(model)
     found = read_scales(cache)
+    _refuse_cut_off(found, cache)
     scales = {name: scale_from_bits(bits) for name, bits in found.scales.bits.items()}
     if names is not None:
         scales = renamed(scales, load_names(names), graph, names)
     return QdqInputs(model=graph, cache=found, scales=scales)
+
+
+def _refuse_cut_off(found: ScaleFile, path: Path) -> None:
+    """Refuse a cache that ends within a number: what is left of it is another, tiny one."""
+    if found.header is None:
+        return
+    content = path.read_bytes()
+    last = parse_cache(content).entries[-1:]
+    if last and not content.endswith(b"\n") and is_cut_off(last[0].bits):
+        lines = content.count(b"\n") + 1
+        raise CacheFormatError(
+            path,
+            lines,
+            f"the file ends within the scale of tensor {last[0].name!r}, {last[0].hex}, of which eight digits are due: it was cut off",
+        )
 
 
 def quantize(inputs: QdqInputs, options: QdqOptions, min_coverage: float | None = None) -> tuple[Quantized, QdqReport]:

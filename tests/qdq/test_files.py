@@ -13,7 +13,7 @@ import pytest
 
 from tests.models import make_model
 from tests.qdq.graphs import fill_in, needs_opset_23, run, save
-from trtcalib.errors import ModelError, OutputError
+from trtcalib.errors import CacheFormatError, ModelError, OutputError
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.qdq import writing
 from trtcalib.qdq.convert import QdqOptions, Quantized, convert
@@ -193,6 +193,19 @@ def test_nothing_is_left_where_writing_fails(
         write_quantized(quantized, external.model, out / "q.onnx", (out / "r.json", b"{}"))
     assert names(out) == {"q.onnx"}
     assert (out / "q.onnx").read_bytes() == b"was here"
+
+
+@pytest.mark.parametrize(("ending", "refused"), [("k: 3c01", True), ("k: 3c010a14", False), ("k: 3c01\n", False)])
+def test_a_cache_that_ends_within_a_number_is_refused(tmp_path: Path, ending: str, refused: bool) -> None:
+    model = save(tmp_path, "relu (float[1, 2] x) => (float[1, 2] y) { y = Relu(x) }")
+    (tmp_path / "m.cache").write_text(f"TRT-101601-EntropyCalibration2\nx: 3c010a14\n{ending}")
+    if refused:
+        with pytest.raises(
+            CacheFormatError, match=r"m\.cache:3: the file ends within the scale of tensor 'k', 3c01, of which"
+        ):
+            read_inputs(model, tmp_path / "m.cache")
+    else:
+        assert len(read_inputs(model, tmp_path / "m.cache").scales) == 2
 
 
 def test_external_data_that_got_shorter(external: QdqInputs, tmp_path: Path) -> None:

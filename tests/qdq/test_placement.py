@@ -48,11 +48,12 @@ class TestResiduals:
         [
             "s = Relu(a) y = Add(s, r)",
             "y = Add(a, k)",
+            "c = Identity(k) d = Neg(c) y = Add(a, d)",
             "p = GlobalAveragePool(r) y = Add(a, p)",
             "t = Add(a, r) y = Mul(t, a)",
             "y = Mul(a, r)",
         ],
-        ids=["a Relu between", "a constant", "another shape", "more takers", "no Add"],
+        ids=["a Relu between", "a constant", "computed from constants alone", "another shape", "more takers", "no Add"],
     )
     def test_what_is_no_skip_connection_stays_as_it_is(self, tmp_path: Path, body: str) -> None:
         assert convert_skip(tmp_path, body).coverage.residuals == 0

@@ -24,6 +24,7 @@ __all__ = [
     "CalibrationCache",
     "encode_version",
     "format_cache",
+    "is_cut_off",
     "is_writable",
     "make_cache",
     "oddities",
@@ -40,6 +41,9 @@ FIRST_VERSION_WITHOUT_CALIBRATORS = 11
 _FIRST_MAJOR_OF_TWO_DIGITS = 10
 _UNIT_TO_9 = 1000
 _UNIT_FROM_10 = 10000
+
+_EIGHT_DIGITS = 0x10000000
+"""The smallest bits that take eight hexadecimal digits."""
 
 _HEADER = re.compile(r"TRT-([0-9]{1,9})-(\S+)")
 _HEX = re.compile(r"[0-9a-fA-F]{1,8}")
@@ -178,6 +182,18 @@ def is_writable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return bool(name) and "\n" not in name and name == name.strip(" \t\r")
+
+
+def is_cut_off(bits: int) -> bool:
+    """Whether a scale that ends a file without a line end was likely cut within its digits.
+
+    TensorRT leaves leading zeros out, so that fewer than eight digits are a scale below 2.5e-29, which no tensor has; a lone ``0`` is one
+    that was all zero.
+
+    Args:
+        bits: Of the last line's scale.
+    """
+    return 0 < bits < _EIGHT_DIGITS
 
 
 def parse_version(version: str) -> tuple[int, int, int]:

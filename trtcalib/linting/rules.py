@@ -82,6 +82,7 @@ RULES: dict[str, Rule] = _by_id(
         Rule("TC016", "byte-order-mark", "error", "the file starts with a byte order mark"),
         Rule("TC017", "nul-bytes", "info", "the file holds NUL bytes"),
         Rule("TC018", "trailing-white-space", "info", "lines end in spaces or tabs"),
+        Rule("TC019", "cut-off-scale", "error", "the file ends within the digits of its last scale"),
         Rule("TC021", "nan-scale", "error", "a scale is NaN"),
         Rule("TC022", "negative-scale", "error", "a scale is negative"),
         Rule("TC023", "infinite-scale", "warning", "a scale is infinite"),

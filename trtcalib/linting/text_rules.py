@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trtcalib.core.cache import ALGORITHMS, FIRST_VERSION_WITHOUT_CALIBRATORS, version_text
+from trtcalib.core.cache import ALGORITHMS, FIRST_VERSION_WITHOUT_CALIBRATORS, is_cut_off, version_text
 from trtcalib.core.cache_scan import CacheScan, FaultKind, ScannedEntry, TextFault
 from trtcalib.linting.rules import LintFinding, finding
 
@@ -49,8 +49,18 @@ def text_findings(scan: CacheScan) -> Iterator[LintFinding]:
             first = next(fault for fault in scan.faults if fault.kind == kind)
             often = "" if count == 1 else f" (the first of {count} lines)"
             yield finding(rule, _subject(first) + text.replace("{n}", often), line=first.line)
+    yield from _cut_off(scan)
     yield from _repeated(scan.entries)
     yield from _names(scan.entries)
+
+
+def _cut_off(scan: CacheScan) -> Iterator[LintFinding]:
+    unended = next((fault for fault in scan.faults if fault.kind == "no-line-end"), None)
+    if unended is not None and scan.version is not None and scan.entries and scan.entries[-1].line == unended.line:
+        last = scan.entries[-1]
+        if is_cut_off(last.bits):
+            message = f"the file ends within the scale of tensor {last.name!r}, {last.bits:x}, of which eight digits are due: it was cut off"
+            yield finding("TC019", message, line=last.line, tensor=last.name)
 
 
 def _subject(fault: TextFault) -> str:

@@ -31,10 +31,11 @@ def decide_residuals(
         shapes: Where they are known.
         rules: What may be quantized.
     """
-    quantized = _results(wiring, {name for each in weighted if each.quantized for name in each.node.output})
+    constant = _constant(wiring)
+    quantized = _results(wiring, {name for each in weighted if each.quantized for name in each.node.output}, constant)
     position = {name: index for index, node in enumerate(wiring.graph.node) for name in node.output}
     for node in wiring.graph.node:
-        if not _adds_two_tensors(wiring, node, shapes):
+        if not _adds_two_tensors(node, constant, shapes):
             continue
         fused = [name for name in node.input if name in quantized and wiring.only_consumer(name) is node]
         if not fused:
@@ -47,21 +48,31 @@ def decide_residuals(
         yield decision
 
 
-def _results(wiring: Wiring, quantized: set[str]) -> set[str]:
+def _constant(wiring: Wiring) -> set[str]:
+    """Return the constants and what is computed from them alone: exporters reshape a bias before they add it."""
+    found = set(wiring.constants)
+    for node in wiring.graph.node:
+        inputs = [name for name in node.input if name]
+        if inputs and found.issuperset(inputs):
+            found.update(node.output)
+    return found
+
+
+def _results(wiring: Wiring, quantized: set[str], constant: set[str]) -> set[str]:
     """Return what quantized nodes make, and the sums of that with a constant: exporters write a bias as an Add of its own."""
     found = set(quantized)
     for node in wiring.graph.node:
         if node.op_type == "Add" and is_standard(node) and len(node.input) == _OPERANDS:
-            rest = [name for name in node.input if name not in wiring.constants]
+            rest = [name for name in node.input if name not in constant]
             if len(rest) == 1 and rest[0] in found and wiring.only_consumer(rest[0]) is not None:
                 found.update(node.output)
     return found
 
 
-def _adds_two_tensors(wiring: Wiring, node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _adds_two_tensors(node: onnx.NodeProto, constant: set[str], shapes: Mapping[str, tuple[int, ...]]) -> bool:
     if node.op_type != "Add" or not is_standard(node) or len(set(node.input)) != _OPERANDS:
         return False
-    if any(name in wiring.constants for name in node.input):
+    if not constant.isdisjoint(node.input):
         return False
     known = [shapes[name] for name in node.input if name in shapes]
     return len(known) < _OPERANDS or known[0] == known[1]
