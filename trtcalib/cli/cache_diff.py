@@ -34,15 +34,7 @@ def diff(
         float,
         typer.Option("--rtol", min=0, help="The relative change of a scale to ignore. 0: the bits must be equal."),
     ] = 0.0,
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            "--names",
-            metavar="MAP.yaml",
-            help="The model's tensor for each name that TensorRT's parser made, in every file.",
-            show_default=False,
-        ),
-    ] = None,
+    names: options.Names = None,
     json: options.Json = False,
 ) -> None:
     """Compare calibration caches: what came, went and moved, and which explanation fits. Exit 0 if they are the same, 1 if not.

@@ -65,15 +65,7 @@ def crosscheck(
             "--find", help="Search the batch size, offset and number of samples that the cache was made with."
         ),
     ] = False,
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            "--names",
-            metavar="MAP.yaml",
-            help="The model's tensor for each name that TensorRT's parser made.",
-            show_default=False,
-        ),
-    ] = None,
+    names: options.Names = None,
     skip_bad_images: options.SkipBadImages = False,
     workers: options.Workers = None,
     json: options.Json = False,

@@ -29,15 +29,7 @@ def migrate(
             "--data", metavar="SRC", help="Samples to compare both models on, as for calibrate.", show_default=False
         ),
     ] = None,
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            "--names",
-            metavar="MAP.yaml",
-            help="The model's tensor for each name that TensorRT's parser made.",
-            show_default=False,
-        ),
-    ] = None,
+    names: options.Names = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option("--exclude", metavar="REGEX", help="As for qdq. May be repeated.", show_default=False),

@@ -64,6 +64,15 @@ Workers = Annotated[
         show_default=False,
     ),
 ]
+Names = Annotated[
+    Path | None,
+    typer.Option(
+        "--names",
+        metavar="MAP.yaml",
+        help="The model's tensor for each name that TensorRT's parser made.",
+        show_default=False,
+    ),
+]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(

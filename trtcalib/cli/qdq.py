@@ -51,15 +51,7 @@ def qdq(
             help="Where a scale is missing: stop; leave the node float; or derive what is certain, and stop at what is not.",
         ),
     ] = "error",
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            "--names",
-            metavar="MAP.yaml",
-            help="The model's tensor for each name that TensorRT's parser made.",
-            show_default=False,
-        ),
-    ] = None,
+    names: options.Names = None,
     target: Annotated[
         str, typer.Option("--target", metavar="tensorrt|tensorrt-rtx|onnxruntime", help="What is to run the model.")
     ] = "tensorrt",
