@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trtcalib import __version__
 from trtcalib.cache_tools.scale_files import ScaleFile, read_scales
-from trtcalib.core.cache import is_cut_off, parse_cache
+from trtcalib.core.cache import format_cache, is_cut_off
 from trtcalib.core.scale import scale_from_bits
 from trtcalib.errors import CacheFormatError, CacheMismatchError, OutputError
 from trtcalib.files import new_file, sha256_of
@@ -106,25 +106,23 @@ def read_inputs(model: Path, cache: Path, names: Path | None = None) -> QdqInput
     """
     graph = read_model(model)
     found = read_scales(cache)
-    _refuse_cut_off(found, cache)
+    _refuse_cut_off(found)
     scales = {name: scale_from_bits(bits) for name, bits in found.scales.bits.items()}
     if names is not None:
         scales = renamed(scales, load_names(names), graph, names)
     return QdqInputs(model=graph, cache=found, scales=scales)
 
 
-def _refuse_cut_off(found: ScaleFile, path: Path) -> None:
+def _refuse_cut_off(found: ScaleFile) -> None:
     """Refuse a cache that ends within a number: what is left of it is another, tiny one."""
-    if found.header is None:
+    if found.cache is None or not found.cache.entries:
         return
-    content = path.read_bytes()
-    last = parse_cache(content).entries[-1:]
-    if last and not content.endswith(b"\n") and is_cut_off(last[0].bits):
-        lines = content.count(b"\n") + 1
+    last = found.cache.entries[-1]
+    if not last.end.endswith("\n") and is_cut_off(last.bits):
         raise CacheFormatError(
-            path,
-            lines,
-            f"the file ends within the scale of tensor {last[0].name!r}, {last[0].hex}, of which eight digits are due: it was cut off",
+            found.path,
+            format_cache(found.cache).count(b"\n") + 1,
+            f"the file ends within the scale of tensor {last.name!r}, {last.hex}, of which eight digits are due: it was cut off",
         )
 
 

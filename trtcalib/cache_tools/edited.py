@@ -8,13 +8,13 @@ OUT.cache.edits.json; commands that look for a manifest then find none, as besid
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from trtcalib import __version__
-from trtcalib.cache_tools.scale_files import MOST_BYTES
+from trtcalib.cache_tools.scale_files import MOST_BYTES, read_believed
 from trtcalib.core.cache import CalibrationCache, format_cache, parse_cache, version_text
 from trtcalib.edit_record import Edit, EditedFile, EditRecord
 from trtcalib.errors import CacheFormatError, OutputError, SpecError
@@ -32,8 +32,6 @@ from trtcalib.manifest import (
 from trtcalib.provenance import portable_name, relative_to, with_absolute_paths
 
 __all__ = ["EditSource", "Edited", "Request", "finish", "read_source", "write_edited"]
-
-_Beside = TypeVar("_Beside", Manifest, EditRecord)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,29 +129,12 @@ def read_source(path: Path) -> EditSource:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CacheFormatError(path, 0, f"cannot be read: {reason}") from error
-    manifest, notes = _beside(manifest_path(path), read_manifest, content)
+    manifest, notes = read_believed(manifest_path(path), read_manifest, content)
     if manifest is not None:
         return EditSource(path=path, content=content, cache=cache, manifest=manifest, edits=tuple(manifest.edits))
-    record, _ = _beside(edits_path(path), read_edits, content)
+    record, _ = read_believed(edits_path(path), read_edits, content)
     edits = () if record is None else tuple(record.edits)
     return EditSource(path=path, content=content, cache=cache, edits=edits, notes=notes)
-
-
-def _beside(path: Path, read: Callable[[Path], _Beside], content: bytes) -> tuple[_Beside | None, tuple[str, ...]]:
-    """Read what stands beside a cache; a broken one, or one of other bytes, is told of and not used."""
-    try:
-        if not path.is_file():
-            return None, ()
-        if path.stat().st_size > MOST_BYTES:
-            return None, (f"the manifest {path} is larger than {MOST_BYTES >> 20} MiB: it was not read",)
-        found = read(path)
-    except (SpecError, OSError) as error:
-        return None, (f"the manifest {path} cannot be used: {str(error).splitlines()[0]}",)
-    if found.cache_sha256 != sha256_of_bytes(content):
-        return None, (
-            f"the manifest {path} is of another cache, or the cache was changed after it: nothing in it was believed",
-        )
-    return found, ()
 
 
 def finish(sources: Sequence[EditSource], cache: CalibrationCache, request: Request) -> Edited:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -14,11 +15,12 @@ from trtcalib.core.cache import CalibrationCache, oddities, parse_cache
 from trtcalib.core.cache_causes import RangeFacts
 from trtcalib.core.cache_diff import ScaleSet
 from trtcalib.core.scale import INT8_MAX
+from trtcalib.edit_record import EditRecord
 from trtcalib.errors import CacheFormatError, SpecError
 from trtcalib.files import sha256_of_bytes
 from trtcalib.manifest import Manifest, TensorFacts, manifest_path, read_manifest
 
-__all__ = ["MOST_BYTES", "ScaleFile", "read_scales"]
+__all__ = ["MOST_BYTES", "ScaleFile", "read_believed", "read_scales"]
 
 MOST_BYTES = 64 << 20
 """The largest file of scales that is read. Five thousand tensors are 0.4 MB as a cache; tables with histograms are larger. Python
@@ -28,6 +30,8 @@ MOST_ODDITIES = 20
 """Sentences about odd lines that are kept; the others are counted."""
 
 ScaleFormat = Literal["calibration-cache"] | TableFormat
+
+Beside = TypeVar("Beside", Manifest, EditRecord)
 
 _HEADER = re.compile(rb"TRT-[0-9]")
 
@@ -47,6 +51,7 @@ class ScaleFile:
         path: Where it stands.
         format: Which kind of file.
         header: First line of a calibration cache in canonical form.
+        cache: The calibration cache itself; ``None`` for a table.
         scales: What it holds.
         manifest: What stands beside it and is of these very bytes.
         notes: What was odd, and how its numbers were taken, one sentence each.
@@ -56,6 +61,7 @@ class ScaleFile:
     format: ScaleFormat
     header: str | None
     scales: ScaleSet
+    cache: CalibrationCache | None = None
     manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
 
@@ -90,12 +96,13 @@ def _read(path: Path) -> bytes:
 
 def _cache_file(path: Path, content: bytes) -> ScaleFile:
     cache = parse_cache(content)
-    manifest, note = _manifest_of(path, content)
+    manifest, note = read_believed(manifest_path(path), read_manifest, content)
     line_ends = ("its lines end in CRLF",) if b"\r\n" in content else ()
     return ScaleFile(
         path=path,
         format="calibration-cache",
         header=cache.header,
+        cache=cache,
         scales=ScaleSet(
             bits={entry.name: entry.bits for entry in cache.entries},
             header=(cache.version, cache.algorithm),
@@ -106,23 +113,27 @@ def _cache_file(path: Path, content: bytes) -> ScaleFile:
     )
 
 
-def _manifest_of(path: Path, content: bytes) -> tuple[Manifest | None, tuple[str, ...]]:
-    """Read the manifest beside a cache; a broken one, or one of other bytes, is told of and not used."""
-    beside = manifest_path(path)
+def read_believed(path: Path, read: Callable[[Path], Beside], content: bytes) -> tuple[Beside | None, tuple[str, ...]]:
+    """Read what stands beside a cache; a broken one, or one of other bytes, is told of and not used.
+
+    Args:
+        path: The manifest, or the record of edits.
+        read: Reads it.
+        content: The cache.
+    """
     try:
-        if not beside.is_file():
+        if not path.is_file():
             return None, ()
-        if beside.stat().st_size > MOST_BYTES:
-            return None, (f"the manifest {beside} is larger than {MOST_BYTES >> 20} MiB: it was not read",)
-        manifest = read_manifest(beside)
+        if path.stat().st_size > MOST_BYTES:
+            return None, (f"the manifest {path} is larger than {MOST_BYTES >> 20} MiB: it was not read",)
+        found = read(path)
     except (SpecError, OSError) as error:
-        return None, (f"the manifest {beside} cannot be used: {str(error).splitlines()[0]}",)
-    if sha256_of_bytes(content) != manifest.cache_sha256:
-        note = (
-            f"the manifest {beside} is of another cache, or the cache was changed after it: nothing in it was believed"
+        return None, (f"the manifest {path} cannot be used: {str(error).splitlines()[0]}",)
+    if found.cache_sha256 != sha256_of_bytes(content):
+        return None, (
+            f"the manifest {path} is of another cache, or the cache was changed after it: nothing in it was believed",
         )
-        return None, (note,)
-    return manifest, ()
+    return found, ()
 
 
 def _facts(cache: CalibrationCache, manifest: Manifest) -> dict[str, RangeFacts]:

@@ -102,7 +102,7 @@ class _Halving:
             self._converted[name, _HALF] = self._wiring.new_name(f"{name}_float16")
         for node in nodes:
             self._rewire(node)
-        self._place(nodes)
+        self._wiring.place(nodes, self._casts)
         for info in self._wiring.graph.value_info:
             if info.name in self._made_half - self._wiring.held:
                 info.type.tensor_type.elem_type = _HALF
@@ -198,16 +198,6 @@ class _Halving:
             self._casts.setdefault(name, []).append(cast)
             self._converted[name, kind] = new
         return self._converted[name, kind]
-
-    def _place(self, nodes: Sequence[onnx.NodeProto]) -> None:
-        made = {name for node in nodes for name in node.output}
-        ordered = [cast for name, casts in self._casts.items() if name not in made for cast in casts]
-        for node in nodes:
-            ordered.append(node)
-            for name in node.output:
-                ordered += self._casts.get(name, [])
-        del self._wiring.graph.node[:]
-        self._wiring.graph.node.extend(ordered)
 
 
 def _formal_type(formal: Sequence[onnx.defs.OpSchema.FormalParameter], position: int) -> str:

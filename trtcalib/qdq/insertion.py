@@ -42,7 +42,7 @@ class _Insertion:
                     decision.node.input[slot.slot] = self._activation(slot)
                 for weight in decision.weights:
                     decision.node.input[weight.slot] = self._weight(weight)
-        self._place()
+        self._wiring.place(list(self._wiring.graph.node), self._after)
 
     def _activation(self, slot: Slot) -> str:
         if slot.name not in self._activations:
@@ -92,15 +92,3 @@ class _Insertion:
         taken = self._wiring.new_name(name)
         self._wiring.graph.initializer.append(onnx.numpy_helper.from_array(values, taken))
         return taken
-
-    def _place(self) -> None:
-        """Put each pair right behind the node that makes its tensor; those of inputs and initializers come first."""
-        nodes = list(self._wiring.graph.node)
-        made = {name for node in nodes for name in node.output}
-        ordered = [new for name, news in self._after.items() if name not in made for new in news]
-        for node in nodes:
-            ordered.append(node)
-            for name in node.output:
-                ordered += self._after.get(name, [])
-        del self._wiring.graph.node[:]
-        self._wiring.graph.node.extend(ordered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,22 @@ class Wiring:
             name = f"{wanted}_{count}"
         self._names.add(name)
         return name
+
+    def place(self, nodes: Sequence[onnx.NodeProto], after: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
+        """Make the graph of nodes, each followed by those that come after its outputs; those of inputs and initializers come first.
+
+        Args:
+            nodes: In order.
+            after: New nodes, by the tensor that they take.
+        """
+        made = {name for node in nodes for name in node.output}
+        ordered = [new for name, news in after.items() if name not in made for new in news]
+        for node in nodes:
+            ordered.append(node)
+            for name in node.output:
+                ordered += after.get(name, [])
+        del self.graph.node[:]
+        self.graph.node.extend(ordered)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
