@@ -108,7 +108,12 @@ class StudiedTensor(_Value):
             description="(largest - smallest scale over all configurations) / the reference's; null where that is 0 or infinite"
         ),
     ]
-    outcomes: Annotated[list[Outcome], Field(description="one per configuration, in their order; empty for constants")]
+    outcomes: Annotated[
+        list[Outcome],
+        Field(
+            description="one per configuration, in their order; empty for constants, and where the tensor that it inherits from tells them"
+        ),
+    ]
     scale_hex: Annotated[str, Field(description="float32 bits of the reference's scale")]
     scale: Annotated[float | None, Field(description="the reference's scale")]
 
