@@ -15,7 +15,7 @@ import trtcalib
 from tests.models import save_model
 from trtcalib.errors import CacheMismatchError, EngineError, MissingPackageError, OutputError
 from trtcalib.migration import NEXT_STEPS, REPORT, Migration, MigrationOptions, migrate
-from trtcalib.qdq.convert import QdqOptions
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.trt.conformance_values import BuildOutcome, Conformance, NodeVerdict
 
 ROOT = Path(__file__).parent.parent

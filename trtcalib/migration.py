@@ -20,7 +20,7 @@ from trtcalib.model_comparison import Comparison, compare_models
 from trtcalib.next_steps import next_steps
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Progress
-from trtcalib.qdq.convert import QdqOptions
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq_files import QdqReport, quantize, read_inputs, write_quantized
 from trtcalib.samples.sources import open_source
 from trtcalib.trt.conformance_values import Conformance

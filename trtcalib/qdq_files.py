@@ -19,9 +19,10 @@ from trtcalib.errors import CacheFormatError, CacheMismatchError, OutputError
 from trtcalib.files import new_file, sha256_of
 from trtcalib.manifest import Sha256
 from trtcalib.onnx_graph import ModelGraph, external_files, read_model
-from trtcalib.qdq.convert import QdqOptions, Quantized, convert
+from trtcalib.qdq.convert import Quantized, convert
 from trtcalib.qdq.coverage import Coverage
 from trtcalib.qdq.names import propose_names, renamed
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq.writing import data_path, move_weights, outside_tensors, serialised
 from trtcalib.specs import load_names
 

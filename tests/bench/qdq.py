@@ -24,7 +24,7 @@ from trtcalib.batches import Batching, plan_batches
 from trtcalib.errors import MissingPackageError
 from trtcalib.model_comparison import ComparedOutput, compare_models
 from trtcalib.onnx_graph import ModelGraph, read_model
-from trtcalib.qdq.convert import QdqOptions
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq.upgrade import FIRST_OPSET
 from trtcalib.qdq_files import quantize, read_inputs, write_quantized
 from trtcalib.samples.sources import open_source

@@ -18,7 +18,8 @@ import pytest
 
 from tests.models import make_model
 from trtcalib.onnx_graph import ModelGraph, read_model
-from trtcalib.qdq.convert import QdqOptions, Quantized, convert
+from trtcalib.qdq.convert import Quantized, convert
+from trtcalib.qdq.prepared import QdqOptions
 
 OPSET_23 = """
 <ir_version: 11, opset_import: ["" : 23]>

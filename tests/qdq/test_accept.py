@@ -15,7 +15,8 @@ from tests.models import make_model
 from tests.qdq.graphs import ACCEPTED, Case, cache, constant, converted, fill_in, graph, producers, run, samples
 from trtcalib.errors import ModelError
 from trtcalib.onnx_graph import ModelGraph, read_model
-from trtcalib.qdq.convert import QdqOptions, convert
+from trtcalib.qdq.convert import convert
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq.readback import scales_of
 
 FLOOR = np.float32(1e-8)

@@ -16,7 +16,8 @@ from tests.qdq.graphs import fill_in, needs_opset_23, run, save
 from trtcalib.errors import CacheFormatError, ModelError, OutputError
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.qdq import writing
-from trtcalib.qdq.convert import QdqOptions, Quantized, convert
+from trtcalib.qdq.convert import Quantized, convert
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq_files import QdqInputs, quantize, read_inputs, write_quantized
 
 TEXT = """
@@ -230,7 +231,7 @@ def test_a_graph_that_is_too_large_alone(tmp_path: Path) -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from trtcalib.qdq.convert import QdqOptions
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq_files import quantize, read_inputs, write_quantized
 import trtcalib.onnx_graph, onnx.reference, numpy
 

@@ -19,8 +19,9 @@ from tests.models import make_model
 from tests.qdq.graphs import ACCEPTED, cache, fill_in
 from trtcalib.errors import TrtcalibError
 from trtcalib.onnx_graph import ModelGraph, read_model
-from trtcalib.qdq.convert import PARTIAL_CHOICES, QdqOptions, convert
+from trtcalib.qdq.convert import convert
 from trtcalib.qdq.names import propose_names
+from trtcalib.qdq.prepared import PARTIAL_CHOICES, QdqOptions
 from trtcalib.qdq.readback import scales_of
 
 OPERATORS = (

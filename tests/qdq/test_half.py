@@ -13,7 +13,8 @@ import pytest
 from tests.models import make_model
 from tests.qdq.graphs import ACCEPTED, Case, cache, converted, fill_in, graph, needs_opset_23, run, samples
 from trtcalib.onnx_types import inferred_types
-from trtcalib.qdq.convert import QdqOptions, convert
+from trtcalib.qdq.convert import convert
+from trtcalib.qdq.prepared import QdqOptions
 
 pytestmark = needs_opset_23
 

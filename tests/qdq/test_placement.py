@@ -10,8 +10,9 @@ import pytest
 from tests.qdq.graphs import ACCEPTED, cache, converted, graph
 from trtcalib.errors import CacheMismatchError
 from trtcalib.onnx_graph import ModelGraph
-from trtcalib.qdq.convert import QdqOptions, Quantized, convert
+from trtcalib.qdq.convert import Quantized, convert
 from trtcalib.qdq.coverage import NodeFacts
+from trtcalib.qdq.prepared import QdqOptions
 
 SKIP = """
 g (float[1,2,4,4] x) => (float[1,2,4,4] y) <float[2,2,1,1] v, float[2,2,1,1] w, float[1,2,4,4] k> {

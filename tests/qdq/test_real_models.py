@@ -14,7 +14,8 @@ import trtcalib
 from tests.bench.models import MODELS, Model, feeds, model_path
 from tests.qdq.graphs import run
 from trtcalib.onnx_graph import read_model
-from trtcalib.qdq.convert import QdqOptions, convert
+from trtcalib.qdq.convert import convert
+from trtcalib.qdq.prepared import QdqOptions
 
 CLS = replace(
     MODELS["rec"],

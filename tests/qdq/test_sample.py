@@ -14,7 +14,8 @@ from tests.qdq.graphs import cache, graph, needs_opset_23, run
 from trtcalib.core.cache import parse_cache
 from trtcalib.files import sample_folder
 from trtcalib.onnx_graph import read_model
-from trtcalib.qdq.convert import QdqOptions, convert
+from trtcalib.qdq.convert import convert
+from trtcalib.qdq.prepared import QdqOptions
 
 DIGITS = sample_folder() / "digits"
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.qdq.graphs import cache, graph, needs_opset_23, run, samples
 from trtcalib.errors import MissingPackageError, ModelError
-from trtcalib.qdq.convert import QdqOptions, convert
+from trtcalib.qdq.convert import convert
+from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq.upgrade import rewritable
 from trtcalib.qdq.wiring import opset_of
 

@@ -11,7 +11,7 @@ import typer
 from trtcalib.cli import options
 
 if TYPE_CHECKING:
-    from trtcalib.qdq.convert import QdqOptions
+    from trtcalib.qdq.prepared import QdqOptions
     from trtcalib.qdq_files import QdqReport
 
 EXAMPLE = "Example: trtcalib qdq model.onnx model.cache -o model-int8.onnx --report report.json"
@@ -115,8 +115,8 @@ def conversion_options(
     ops: str, exclude: list[str], partial: str, target: str, *, int8_weights: bool, half: bool
 ) -> QdqOptions:
     """Return what to quantize, from options that ``migrate`` has too; what typer cannot check is checked before anything is read."""
-    from trtcalib.qdq.convert import PARTIAL_CHOICES, TARGETS, QdqOptions
     from trtcalib.qdq.placement import WEIGHTED
+    from trtcalib.qdq.prepared import PARTIAL_CHOICES, TARGETS, QdqOptions
 
     operators = [name.strip() for name in ops.split(",") if name.strip()]
     unknown = [name for name in operators if name not in WEIGHTED]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 
 from trtcalib.errors import CacheMismatchError
 from trtcalib.onnx_graph import ModelGraph
-from trtcalib.onnx_types import inferred_types
 from trtcalib.qdq.coverage import (
     Coverage,
     FilledScale,
@@ -21,58 +19,17 @@ from trtcalib.qdq.coverage import (
     node_facts,
     nodes_out_of_reach,
 )
-from trtcalib.qdq.folding import fold_batch_norms
 from trtcalib.qdq.half import to_half
 from trtcalib.qdq.insertion import insert
-from trtcalib.qdq.lean import known_shapes
-from trtcalib.qdq.placement import WEIGHTED, Decision, Rules, decide
-from trtcalib.qdq.rearranged import fold_rearranged_weights
-from trtcalib.qdq.residuals import decide_residuals
-from trtcalib.qdq.scales import Scales
-from trtcalib.qdq.tidy import dangling, tidy
-from trtcalib.qdq.upgrade import FIRST_HALF_OPSET, FIRST_OPSET, rewritable
-from trtcalib.qdq.wiring import Wiring
+from trtcalib.qdq.placement import Decision
+from trtcalib.qdq.prepared import QdqOptions, prepare
+from trtcalib.qdq.tidy import tidy
 from trtcalib.spec_files import brief
 
-__all__ = ["PARTIAL_CHOICES", "TARGETS", "Partial", "QdqOptions", "Quantized", "Target", "convert"]
-
-Target = Literal["tensorrt", "tensorrt-rtx", "onnxruntime"]
-
-TARGETS: tuple[Target, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime")
-
-Partial = Literal["error", "skip", "fill"]
-
-PARTIAL_CHOICES: tuple[Partial, ...] = ("error", "skip", "fill")
-
-_NEVER: dict[Target, dict[str, str]] = {
-    "tensorrt-rtx": {"ConvTranspose": "TensorRT-RTX runs every ConvTranspose in float (seen with 1.7.1)"},
-}
-"""Operators that a target does not run in INT8, so that Q/DQ nodes would cost accuracy and gain nothing."""
+__all__ = ["Quantized", "convert"]
 
 _SHOWN = 20
 """Tensors without a scale that an error names; the others are counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QdqOptions:
-    """What to quantize, and how.
-
-    Attributes:
-        operators: Which of Conv, ConvTranspose, MatMul, Gemm.
-        exclude: Nodes whose name or output one of these finds stay float.
-        partial: What to do where a scale is missing or unusable: ``error``; ``skip`` the node; ``fill`` in what is certain, and
-            refuse what is not.
-        target: Who is to run the model.
-        int8_weights: Store weights as int8 with a DequantizeLinear, instead of as float with both nodes.
-        half: Run what is not quantized in float16.
-    """
-
-    operators: Sequence[str] = WEIGHTED
-    exclude: Sequence[re.Pattern[str]] = ()
-    partial: Partial = "error"
-    target: Target = "tensorrt"
-    int8_weights: bool = False
-    half: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +59,18 @@ def convert(model: ModelGraph, scales: Mapping[str, np.float32], options: QdqOpt
         ModelError: If the model is quantized already, or cannot be brought to the opset that is needed.
         CacheMismatchError: If tensors have no usable scale, and the options do not say to go on.
     """
-    proto = rewritable(model, FIRST_HALF_OPSET if options.half else FIRST_OPSET)
-    unused = dangling(proto)
-    fold_rearranged_weights(model, proto)
-    folded = fold_batch_norms(model, proto)
-    wiring = Wiring(model, proto)
-    shapes = known_shapes(proto)
-    weighted, residuals = _decisions(wiring, proto, scales, shapes, options)
+    ready = prepare(model, half=options.half)
+    proto, wiring = ready.proto, ready.wiring
+    weighted, residuals = ready.decide(scales, options)
     decisions = [*weighted, *residuals]
     names = _names(model.proto) | _names(proto)
     missing = _missing(decisions)
     if missing and options.partial != "skip":
         raise CacheMismatchError(None, _without_scales(model, missing, scales, names))
-    facts = [*node_facts(wiring, weighted, shapes), *nodes_out_of_reach(proto)]
-    skips = node_facts(wiring, residuals, shapes)
+    facts = [*node_facts(wiring, weighted, ready.shapes), *nodes_out_of_reach(proto)]
+    skips = node_facts(wiring, residuals, ready.shapes)
     insert(wiring, decisions, int8_weights=options.int8_weights)
-    tidy(proto, unused)
+    tidy(proto, ready.unused)
     coverage = Coverage(
         weighted=len(facts),
         quantized=sum(fact.quantized for fact in facts),
@@ -125,25 +78,11 @@ def convert(model: ModelGraph, scales: Mapping[str, np.float32], options: QdqOpt
         residuals=sum(fact.quantized for fact in skips),
         nodes=[*facts, *skips],
         missing=[MissingScale(tensor=tensor, reason=reason) for tensor, reason in missing.items()],
-        folded=folded,
+        folded=ready.folded,
         float16_nodes=_halved(model, proto, scales, options),
         **_fate_of_names(decisions, scales, names),
     )
     return Quantized(proto, coverage)
-
-
-def _decisions(
-    wiring: Wiring,
-    proto: onnx.ModelProto,
-    scales: Mapping[str, np.float32],
-    shapes: Mapping[str, tuple[int, ...]],
-    options: QdqOptions,
-) -> tuple[list[Decision], list[Decision]]:
-    """Return what becomes of the weighted nodes, and of the skip Adds behind them."""
-    rules = _rules(proto, options)
-    known = Scales(wiring, scales, fill=options.partial == "fill")
-    weighted = list(decide(wiring, known, rules))
-    return weighted, list(decide_residuals(wiring, known, weighted, shapes, rules))
 
 
 def _halved(
@@ -152,16 +91,6 @@ def _halved(
     if not options.half:
         return None
     return to_half(model, proto, scales, quantize_float32=options.target == "onnxruntime")
-
-
-def _rules(proto: onnx.ModelProto, options: QdqOptions) -> Rules:
-    types = inferred_types(proto)
-    return Rules(
-        operators=options.operators,
-        exclude=options.exclude,
-        not_float32=frozenset(name for name, kind in types.items() if kind != onnx.TensorProto.FLOAT),
-        never=_NEVER.get(options.target, {}),
-    )
 
 
 def _fate_of_names(
