@@ -18,6 +18,7 @@ __all__ = [
     "EngineError",
     "HistogramError",
     "InstalledTensorRTError",
+    "MetricError",
     "MissingPackageError",
     "ModelError",
     "OutputError",
@@ -105,6 +106,28 @@ class SpecError(TrtcalibError, ValueError):
 
     def __str__(self) -> str:
         return "\n".join(f"{self.path}: {fault}" for fault in self.faults)
+
+
+class MetricError(TrtcalibError, ValueError):
+    """A metric cannot judge what a model gives.
+
+    Attributes:
+        metric: Its name: ``top1``, or ``module:function``.
+        reason: What it needs, raised or returned, as the rest of a sentence that its name begins.
+        sample: The sample that it was judging; ``None`` where it does not come to that.
+        traceback: Where a user's function raised, from its own frames; empty for what is not one's.
+    """
+
+    def __init__(self, metric: str, reason: str, sample: str | int | None = None, traceback: str = "") -> None:
+        super().__init__(metric, reason, sample, traceback)
+        self.metric = metric
+        self.reason = reason
+        self.sample = sample
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        where = "" if self.sample is None else f" at sample {self.sample}"
+        return f"metric {self.metric}{where} {self.reason}" + (f"\n{self.traceback}" if self.traceback else "")
 
 
 class CacheFormatError(TrtcalibError, ValueError):

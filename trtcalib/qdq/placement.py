@@ -100,18 +100,22 @@ class Rules:
     Attributes:
         operators: Which of :data:`WEIGHTED`.
         exclude: Nodes stay float whose name, or whose output, one of these finds.
+        float_outputs: Nodes stay float that have one of these outputs.
         not_float32: Tensors that are known to be no float32, which Q/DQ nodes of this opset cannot take.
         never: Operators that the target does not run in INT8, with what to say.
     """
 
     operators: Sequence[str] = WEIGHTED
     exclude: Sequence[re.Pattern[str]] = ()
+    float_outputs: frozenset[str] = frozenset()
     not_float32: frozenset[str] = frozenset()
     never: Mapping[str, str] = field(default_factory=dict)
 
     def excluded(self, node: onnx.NodeProto) -> bool:
         """Whether the user named this node."""
-        return any(pattern.search(name) for pattern in self.exclude for name in (node.name, *node.output) if name)
+        return not self.float_outputs.isdisjoint(node.output) or any(
+            pattern.search(name) for pattern in self.exclude for name in (node.name, *node.output) if name
+        )
 
 
 def decide(wiring: Wiring, scales: Scales, rules: Rules) -> Iterator[Decision]:

@@ -45,6 +45,7 @@ class QdqOptions:
     Attributes:
         operators: Which of Conv, ConvTranspose, MatMul, Gemm.
         exclude: Nodes whose name or output one of these finds stay float.
+        float_outputs: Nodes with one of these outputs stay float too.
         partial: What to do where a scale is missing or unusable: ``error``; ``skip`` the node; ``fill`` in what is certain, and
             refuse what is not.
         target: Who is to run the model.
@@ -54,6 +55,7 @@ class QdqOptions:
 
     operators: Sequence[str] = WEIGHTED
     exclude: Sequence[re.Pattern[str]] = ()
+    float_outputs: frozenset[str] = frozenset()
     partial: Partial = "error"
     target: Target = "tensorrt"
     int8_weights: bool = False
@@ -92,6 +94,7 @@ class Prepared:
         rules = Rules(
             operators=options.operators,
             exclude=options.exclude,
+            float_outputs=options.float_outputs,
             not_float32=frozenset(name for name, kind in self.types.items() if kind != onnx.TensorProto.FLOAT),
             never=_NEVER.get(options.target, {}),
         )

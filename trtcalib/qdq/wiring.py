@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.onnx_tensors import FLOATS, constant_tensors, subgraphs, tensor_values
 
-__all__ = ["Wiring", "attribute", "inner_graphs_take", "is_standard", "opset_of"]
+__all__ = ["Wiring", "attribute", "free_name", "inner_graphs_take", "is_standard", "opset_of"]
 
 
 class Wiring:
@@ -24,6 +24,7 @@ class Wiring:
         consumers: The (node, input slot) pairs that take each tensor.
         constants: Initializers and the values of Constant nodes, by name.
         held: Tensors that a subgraph takes or the model gives, so that they must stay.
+        names: Of all tensors and nodes.
     """
 
     def __init__(self, model: ModelGraph, proto: onnx.ModelProto) -> None:
@@ -40,7 +41,7 @@ class Wiring:
                     self.consumers.setdefault(name, []).append((node, slot))
         self.constants = {tensor.name: tensor for tensor in constant_tensors(self.graph)}
         self.held = {output.name for output in self.graph.output} | inner_graphs_take(self.graph)
-        self._names = set(_all_names(self.graph))
+        self.names = set(_all_names(self.graph))
 
     def values(self, name: str) -> NDArray[np.float32] | None:
         """Return a constant's values as float32 in its shape; ``None`` where it is no floating-point constant."""
@@ -61,11 +62,8 @@ class Wiring:
 
     def new_name(self, wanted: str) -> str:
         """Return a name that is not taken, the wanted one if possible, and take it."""
-        name, count = wanted, 1
-        while name in self._names:
-            count += 1
-            name = f"{wanted}_{count}"
-        self._names.add(name)
+        name = free_name(wanted, self.names)
+        self.names.add(name)
         return name
 
     def place(self, nodes: Sequence[onnx.NodeProto], after: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
@@ -83,6 +81,15 @@ class Wiring:
                 ordered += after.get(name, [])
         del self.graph.node[:]
         self.graph.node.extend(ordered)
+
+
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """Return a name that is not taken, the wanted one if possible."""
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -136,6 +136,20 @@ class LoadedEngine:
                 return int(shape[0])
         return 1
 
+    @property
+    def smallest_batch(self) -> int:
+        """The first axis of the first input in the first profile's kMIN shape; 1 where there is none."""
+        for wanted in self.inputs:
+            shape = self._range(wanted.name)[0]
+            if shape:
+                return int(shape[0])
+        return 1
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(self._outputs)
+
     def run(self, feed: Mapping[str, NDArray[Any]]) -> Outputs:
         """Run one batch.
 

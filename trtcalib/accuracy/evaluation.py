@@ -1,0 +1,148 @@
+"""FP32 against INT8 on labelled or unlabelled samples: simulated by ONNX Runtime, or an engine on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trtcalib.accuracy.engine_runner import open_engine
+from trtcalib.accuracy.judgements import as_range, judgement, reference_score
+from trtcalib.accuracy.judging import Judged, ModelRunner, judge
+from trtcalib.accuracy.result import ClassScore, Evaluation, VariantFacts
+from trtcalib.accuracy.scores import Top
+from trtcalib.accuracy.simulation import Choice, Plan, Simulation, check_quantized
+from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.calibration import Calibration
+from trtcalib.core.intervals import wilson
+from trtcalib.manifest import portable_path
+from trtcalib.methods import describe
+from trtcalib.onnx_graph import ModelGraph
+from trtcalib.passes import Progress
+from trtcalib.qdq_files import read_inputs
+from trtcalib.specs import Recipe
+
+__all__ = ["Under", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Under:
+    """What is evaluated: one of the three.
+
+    Attributes:
+        calibrator: Calibrate first, with this recipe.
+        cache: The scales of a calibration cache; goes before ``calibrator``.
+        names: For the cache, the model's tensor for each name that TensorRT's parser made.
+        engine: A TensorRT engine, run on the GPU; goes before both.
+    """
+
+    calibrator: str | Path | Recipe = "entropy"
+    cache: Path | None = None
+    names: Path | None = None
+    engine: Path | None = None
+
+
+def evaluate(
+    task: Task, under: Under | None = None, *, folder: Path | str = ".", progress: Progress | None = None
+) -> Evaluation:
+    """Judge INT8 beside FP32 on the same samples.
+
+    Args:
+        task: Model, data, labels and metric.
+        under: What is evaluated; ``None``: entropy calibration on the task's data.
+        folder: Where the result is to stand; paths are told relative to it.
+        progress: Called with (samples done, samples in all or ``None``), for calibration and judging each.
+
+    Raises:
+        CacheMismatchError: If the cache has a scale for nothing that could be quantized.
+        TrtcalibError: One of its kinds, for input that cannot be used.
+    """
+    under = under or Under()
+    opened = open_task(task)
+    reference = ModelRunner(opened.graph)
+    if under.engine is not None:
+        with open_engine(under.engine, opened.graph) as engine:
+            (judged,) = judge(reference, [engine], opened.samples, workers=1, progress=progress)
+        return _evaluation(opened, judged, _Variant("an engine"), under, Path(folder))
+    variant = _variant(opened, under, progress)
+    runner = ModelRunner(variant.graph)
+    (judged,) = judge(reference, [runner], opened.samples, workers=task.workers, progress=progress)
+    return _evaluation(opened, judged, variant, under, Path(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """What is judged.
+
+    Attributes:
+        method: How its scales were chosen, for people.
+        calibration: Where they come from, if not from a cache.
+        plan: What is quantized.
+        model: The simulated model.
+    """
+
+    method: str
+    calibration: Calibration | None = None
+    plan: Plan | None = None
+    model: ModelGraph | None = None
+
+    @property
+    def graph(self) -> ModelGraph:
+        assert self.model is not None  # for the type checker: only an engine has none
+        return self.model
+
+
+def _variant(opened: OpenTask, under: Under, progress: Progress | None) -> _Variant:
+    if under.cache is not None:
+        scales = read_inputs(opened.graph.path, under.cache, under.names).scales
+        method, calibration = f"cache {under.cache.name}", None
+    else:
+        calibration = opened.calibrate(under.calibrator, progress)
+        scales, method = calibration.scales, describe(calibration.recipe)
+    simulation = Simulation(opened.graph)
+    plan = simulation.plan(Choice(scales=scales))
+    check_quantized(opened.graph, plan, under.cache)
+    return _Variant(method, calibration, plan, simulation.model(plan))
+
+
+def _evaluation(opened: OpenTask, judged: Judged, variant: _Variant, under: Under, folder: Path) -> Evaluation:
+    metric = opened.metric
+    right = (judged.reference_scores > 0, judged.scores > 0) if metric.is_share else None
+    plan = variant.plan
+    return Evaluation(
+        **opened.facts(variant.calibration, folder),
+        simulated=plan is not None,
+        reference=reference_score(judged, metric),
+        variant=VariantFacts(method=variant.method, activations=True, weights="channel"),
+        cache=None if under.cache is None else portable_path(str(under.cache.resolve()), folder.resolve()),
+        engine=None if under.engine is None else portable_path(str(under.engine.resolve()), folder.resolve()),
+        judgement=judgement(judged, metric),
+        only_reference=None if right is None else int((right[0] & ~right[1]).sum()),
+        only_variant=None if right is None else int((right[1] & ~right[0]).sum()),
+        classes=_classes(opened, judged),
+        quantized=None if plan is None else len(plan.weighted),
+        weighted=None if plan is None else plan.of,
+    )
+
+
+def _classes(opened: OpenTask, judged: Judged) -> list[ClassScore]:
+    """Return how each class does, where samples are right or wrong and have a class."""
+    labels = opened.samples.labels
+    if labels is None or not isinstance(opened.metric, Top):
+        return []
+    classes, which = np.unique(labels.values[: len(judged.scores)], return_inverse=True)
+    samples = np.bincount(which)
+    reference = np.bincount(which, judged.reference_scores).astype(int)
+    right = np.bincount(which, judged.scores).astype(int)
+    return [
+        ClassScore(
+            label=int(label),
+            samples=int(n),
+            reference=int(first),
+            reference_interval=as_range(wilson(int(first), int(n))),
+            right=int(second),
+            interval=as_range(wilson(int(second), int(n))),
+        )
+        for label, n, first, second in zip(classes, samples, reference, right, strict=True)
+    ]

@@ -1,0 +1,256 @@
+"""FP32 and variants on the same samples: a score per sample and variant, and how far each output is from FP32's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcalib.accuracy.labels import Labels, check_count
+from trtcalib.accuracy.scores import Metric, Outputs
+from trtcalib.batches import Batches, Run, in_order
+from trtcalib.collect import default_workers
+from trtcalib.errors import DataError
+from trtcalib.onnx_graph import ModelGraph
+from trtcalib.passes import Progress
+from trtcalib.samples.feeds import Feed, shape_text
+from trtcalib.sessions import Session
+from trtcalib.spec_files import brief
+
+__all__ = [
+    "LARGEST",
+    "NOISE",
+    "ROWS",
+    "SAME",
+    "SIGNAL",
+    "Judged",
+    "JudgedSamples",
+    "ModelRunner",
+    "Runner",
+    "SampleScore",
+    "compare_outputs",
+    "gather",
+    "judge",
+    "score_sample",
+    "single_samples",
+]
+
+SIGNAL, NOISE, COSINE, SAME, ROWS, LARGEST = range(6)
+"""Columns of what :func:`compare_outputs` returns."""
+
+
+class Runner(Protocol):
+    """Gives a model's outputs.
+
+    Attributes:
+        outputs: Their names.
+    """
+
+    outputs: tuple[str, ...]
+
+    def run(self, feed: Feed, source: str, label: str) -> Outputs:
+        """Return the outputs for one feed; may be called from several threads."""
+
+
+class ModelRunner:
+    """A model in ONNX Runtime; Q/DQ nodes are simulated in float."""
+
+    def __init__(self, graph: ModelGraph) -> None:
+        """Open the model.
+
+        Raises:
+            ModelError: If ONNX Runtime refuses it.
+        """
+        self.outputs = tuple(output.name for output in graph.proto.graph.output)
+        self._session = Session(graph, self.outputs, simulate=True)
+
+    def run(self, feed: Feed, source: str, label: str) -> Outputs:
+        """Return the outputs for one feed."""
+        return dict(zip(self.outputs, self._session.run(self.outputs, feed, source, label), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSamples:
+    """What is judged on, and by what.
+
+    Attributes:
+        batches: The samples, in the source's order.
+        metric: Scores them.
+        labels: One per sample; ``None`` without.
+    """
+
+    batches: Batches
+    metric: Metric
+    labels: Labels | None = None
+
+    def label(self, position: int) -> Any:
+        """Return the label of a sample."""
+        return None if self.labels is None else self.labels.at(position)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """How one variant does, sample by sample.
+
+    Attributes:
+        outputs: Names of the outputs that were compared.
+        reference_scores: float64 [samples], FP32's; empty for a pooled metric.
+        scores: The same for the variant.
+        compared: float64 [samples, outputs, 6], from :func:`compare_outputs`.
+    """
+
+    outputs: tuple[str, ...]
+    reference_scores: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    compared: NDArray[np.float64]
+
+
+SampleScore = tuple[float, float, NDArray[np.float64]]
+"""FP32's score, the variant's, and the comparison [outputs, 6] of one sample."""
+
+
+def judge(
+    reference: Runner,
+    variants: Sequence[Runner],
+    samples: JudgedSamples,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Judged]:
+    """Run FP32 and variants over the samples, once.
+
+    Memory: one sample's outputs of all variants per worker, and a few numbers per sample, output and variant.
+
+    Args:
+        reference: FP32.
+        variants: All of them have its outputs.
+        samples: What to judge on.
+        workers: Threads; ``None``: one per CPU. The result does not depend on it.
+        progress: Called with (samples done, samples in all or ``None``).
+
+    Raises:
+        DataError: If the samples or labels do not fit.
+        MetricError: If the metric cannot judge an output, or a user's function fails.
+    """
+    batches = samples.batches
+    threads = workers or default_workers()
+
+    def work(numbered: tuple[int, Run]) -> list[list[SampleScore]]:
+        first, run = numbered
+        feed = run.load()
+        expected = reference.run(feed, batches.source.name, run.label)
+        found = [variant.run(feed, batches.source.name, run.label) for variant in variants]
+        return [score_sample(samples, first, run, outputs, expected) for outputs in found]
+
+    gathered: list[list[SampleScore]] = [[] for _ in variants]
+    with ThreadPoolExecutor(threads, thread_name_prefix="trtcalib") as pool:
+        for (first, run), scored in in_order(pool, work, _numbered(batches), 2 * threads):
+            for of_variant, new in zip(gathered, scored, strict=True):
+                of_variant.extend(new)
+            if progress is not None:
+                progress(first + run.samples, batches.samples)
+    if samples.labels is not None:
+        check_count(samples.labels, batches.seen)
+    names = reference.outputs
+    return [gather(names, of_variant) for of_variant in gathered]
+
+
+def gather(outputs: tuple[str, ...], scored: Sequence[SampleScore]) -> Judged:
+    """Put the samples of one variant together."""
+    return Judged(
+        outputs=outputs,
+        reference_scores=np.array([score[0] for score in scored]),
+        scores=np.array([score[1] for score in scored]),
+        compared=np.stack([score[2] for score in scored]),
+    )
+
+
+def _numbered(batches: Batches) -> Iterator[tuple[int, Run]]:
+    first = 0
+    for run in batches.runs():
+        yield first, run
+        first += run.samples
+
+
+def score_sample(samples: JudgedSamples, first: int, run: Run, found: Outputs, expected: Outputs) -> list[SampleScore]:
+    """Score each sample of one inference.
+
+    Args:
+        samples: What is judged.
+        first: Position of the inference's first sample.
+        run: The inference.
+        found: The variant's outputs.
+        expected: FP32's.
+    """
+    metric = samples.metric
+    scored = []
+    one_by_one = zip(single_samples(found, run), single_samples(expected, run), strict=True)
+    for position, (ours, theirs) in enumerate(one_by_one, first):
+        name = run.label if run.samples == 1 else f"{run.label}, number {position - first}"
+        label = samples.label(position)
+        pair = (np.nan, np.nan)
+        if not metric.pooled:
+            pair = (metric.score(theirs, theirs, label, name), metric.score(ours, theirs, label, name))
+        scored.append((*pair, np.stack([compare_outputs(theirs[n], ours[n]) for n in theirs])))
+    return scored
+
+
+def single_samples(outputs: Outputs, run: Run) -> Iterator[Outputs]:
+    """Yield the outputs of each sample of an inference, a batch axis of 1 kept."""
+    if run.samples == 1:
+        yield outputs
+        return
+    for name, array in outputs.items():
+        if array.shape[:1] != (run.samples,):
+            raise DataError(
+                "outputs",
+                f"output {brief(name)} has shape {shape_text(array.shape)}: the model runs {run.samples} samples at a time, and its first "
+                "axis does not count them, so that samples cannot be judged one by one",
+                run.label,
+            )
+    for i in range(run.samples):
+        yield {name: array[i : i + 1] for name, array in outputs.items()}
+
+
+def compare_outputs(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
+    """Compare one output of one sample with FP32's.
+
+    What cannot be compared (another shape, as detections have after a cut; a NaN; an infinity that FP32 has not) counts as if
+    nothing of it were right: the noise is the signal. Infinities that both have, as in attention masks, are left out.
+
+    Returns:
+        float64 [6]: sum of squares, sum of squared differences, cosine, rows along the last axis whose largest element is at the
+        same place, rows of at least two elements, largest difference.
+    """
+    a, b = expected.ravel().astype(np.float64), found.ravel().astype(np.float64)
+    signal = float(a @ a)
+    rows = expected.size // expected.shape[-1] if expected.ndim and expected.shape[-1] > 1 else 0
+    if expected.shape != found.shape or not np.isfinite(signal) or not np.isfinite(b).all():
+        return _compare_odd(expected, found, rows)
+    difference = a - b
+    other = float(b @ b)
+    cosine = float(a @ b) / np.sqrt(signal * other) if signal and other else float(signal == other)
+    same = np.count_nonzero(expected.argmax(axis=-1) == found.argmax(axis=-1)) if rows else 0
+    largest = np.abs(difference).max(initial=0)
+    return np.array([signal, difference @ difference, cosine, same, rows, largest])
+
+
+def _compare_odd(expected: NDArray[Any], found: NDArray[Any], rows: int) -> NDArray[np.float64]:
+    """Compare outputs that differ in shape or hold what is not finite."""
+    a = expected.ravel().astype(np.float64)
+    finite = np.isfinite(a)
+    if expected.shape == found.shape:
+        b = found.ravel().astype(np.float64)
+        kept = finite & np.isfinite(b)
+        if (a[~kept] == b[~kept]).all():
+            result = compare_outputs(a[kept], b[kept])
+            same = np.count_nonzero(expected.argmax(axis=-1) == found.argmax(axis=-1)) if rows else 0
+            result[SAME], result[ROWS] = same, rows
+            return result
+    signal = float(np.square(a[finite]).sum())
+    # Where FP32's own values are all 0, a noise of 1 still says that something is wrong.
+    return np.array([signal, signal or 1.0, 0.0, 0, rows, np.inf])
