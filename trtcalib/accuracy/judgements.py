@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.accuracy.judging import LARGEST, NOISE, SIGNAL, Judged
+from trtcalib.accuracy.judging import COSINE, LARGEST, NOISE, SIGNAL, Judged
 from trtcalib.accuracy.result import JudgedOutput, Judgement, Range, Score
 from trtcalib.accuracy.scores import Metric
 from trtcalib.core.bootstrap import compare_means, mean_interval, pooled_ratio, ratio_interval
 from trtcalib.core.intervals import Interval, compare_shares, wilson
 from trtcalib.provenance import portable_name
 
-__all__ = ["as_range", "decibels", "judgement", "reference_score"]
+__all__ = ["as_range", "decibels", "judgement", "plain_loss", "reference_score", "worst_noise"]
 
 
 def reference_score(judged: Judged, metric: Metric) -> Score:
@@ -45,17 +45,32 @@ def judgement(judged: Judged, metric: Metric) -> Judgement:
     )
 
 
+def plain_loss(judged: Judged, metric: Metric) -> float:
+    """Return the metric's loss alone, without intervals."""
+    if metric.pooled:
+        return worst_noise(judged, metric)[1]
+    return float(judged.reference_scores.mean() - judged.scores.mean())
+
+
+def worst_noise(judged: Judged, metric: Metric) -> tuple[int, float]:
+    """Return the position of the floating-point output with the most noise, and its noise over signal; of the judged output where one is."""
+    wanted = getattr(metric, "output", None)
+    named = [i for i, name in enumerate(judged.outputs) if wanted in (None, name)]
+    # Only floating point has a cosine; numbers of classes are no signal.
+    places = [i for i in named if not np.isnan(judged.compared[:, i, COSINE]).any()] or named
+    ratios = {i: pooled_ratio(judged.compared[:, i, NOISE], judged.compared[:, i, SIGNAL]) for i in places}
+    worst = max(places, key=lambda i: ratios[i])
+    return worst, min(ratios[worst], float(np.finfo(np.float64).max))
+
+
 def _pooled(judged: Judged, metric: Metric, outputs: list[JudgedOutput]) -> Judgement:
     """Judge by the SQNR of the worst output, or of the one that was named."""
-    wanted = getattr(metric, "output", None)
-    places = [i for i, name in enumerate(judged.outputs) if wanted in (None, name)]
-    losses = {i: pooled_ratio(judged.compared[:, i, NOISE], judged.compared[:, i, SIGNAL]) for i in places}
-    worst = max(places, key=lambda i: losses[i])
+    worst, loss = worst_noise(judged, metric)
     interval = ratio_interval(judged.compared[:, worst, NOISE], judged.compared[:, worst, SIGNAL])
     return Judgement(
-        value=decibels(losses[worst]),
+        value=decibels(loss),
         interval=Range(low=decibels(interval.high), high=decibels(interval.low)),
-        loss=min(losses[worst], float(np.finfo(np.float64).max)),
+        loss=loss,
         loss_interval=as_range(interval),
         p_value=None,
         outputs=outputs,
@@ -63,12 +78,12 @@ def _pooled(judged: Judged, metric: Metric, outputs: list[JudgedOutput]) -> Judg
 
 
 def _output(name: str, compared: NDArray[np.float64]) -> JudgedOutput:
-    signal, noise, cosine, same, rows, _ = compared.sum(axis=0)
+    signal, noise, cosine, same, rows, _ = compared.sum(axis=0)  # a cosine of NaN: no floating point
     largest = float(compared[:, LARGEST].max())
     return JudgedOutput(
         name=portable_name(name),
         sqnr_db=decibels(noise / signal if signal else noise),
-        cosine=float(cosine / len(compared)),
+        cosine=None if np.isnan(cosine) else float(cosine / len(compared)),
         agreement=float(same / rows) if rows else None,
         largest_difference=largest if np.isfinite(largest) else None,
     )
