@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import trtcalib
 import trtcalib.methods
 from trtcalib.core.entropy import VARIANTS, entropy_amax, entropy_bin
 from trtcalib.core.histogram import Histogram, collect_histogram
 from trtcalib.core.minmax import minmax_amax
+from trtcalib.core.mse import mse_amax, quantization_noise
 from trtcalib.core.percentile import percentile_amax
 from trtcalib.errors import HistogramError, SpecError
 from trtcalib.methods import ClipPoint, algorithm_of, clip_point, describe
-from trtcalib.specs import METHODS_GROUP, EntropyRecipe, MinMaxRecipe, PercentileRecipe, PluginRecipe
+from trtcalib.specs import METHODS_GROUP, EntropyRecipe, MinMaxRecipe, MseRecipe, PercentileRecipe, PluginRecipe
+
+DATA = Path(__file__).parents[1] / "data"
+DIGITS = DATA / "digits"
+PICTURES = DATA / "digits-calibration.yaml"
 
 HISTOGRAM = collect_histogram([np.random.default_rng(0).normal(size=5000).astype(np.float32)])
 ZERO = collect_histogram([np.zeros(10, np.float32)])
 
 ENTROPY = EntropyRecipe(method="entropy")
 MINMAX = MinMaxRecipe(method="minmax")
+MSE = MseRecipe(method="mse")
 PERCENTILE = PercentileRecipe(method="percentile", percentile=99.9)
 PLUGIN = PluginRecipe(method="mine", options={"times": 2})
 
@@ -50,16 +58,46 @@ class TestBuiltIn:
     def test_minmax(self) -> None:
         assert clip_point(HISTOGRAM, MINMAX) == ClipPoint(minmax_amax(HISTOGRAM), None)
 
+    def test_mse(self) -> None:
+        assert clip_point(HISTOGRAM, MSE) == ClipPoint(mse_amax(HISTOGRAM), None)
+
     def test_percentile(self) -> None:
         assert clip_point(HISTOGRAM, PERCENTILE) == ClipPoint(percentile_amax(HISTOGRAM, 99.9), None)
 
-    @pytest.mark.parametrize("recipe", [ENTROPY, MINMAX, PERCENTILE])
+    @pytest.mark.parametrize("recipe", [ENTROPY, MINMAX, MSE, PERCENTILE])
     def test_a_tensor_that_was_all_zero(self, recipe) -> None:
         assert clip_point(ZERO, recipe) == ClipPoint(np.float32(0), None)
 
-    @pytest.mark.parametrize("recipe", [ENTROPY, MINMAX, PERCENTILE])
+    @pytest.mark.parametrize("recipe", [ENTROPY, MINMAX, MSE, PERCENTILE])
     def test_amax_is_float32(self, recipe) -> None:
         assert clip_point(HISTOGRAM, recipe).amax.dtype == np.float32
+
+
+class TestMseOnTheSample:
+    """The whole way, from pictures to a cache."""
+
+    def test_the_cache_does_not_depend_on_workers_nor_on_solving_again(self) -> None:
+        one, many = (
+            trtcalib.calibrate(DIGITS / "model.onnx", PICTURES, "mse", max_samples=96, workers=workers)
+            for workers in (1, 3)
+        )
+        cache = trtcalib.format_cache(one.cache())
+        assert trtcalib.format_cache(many.cache()) == cache
+        assert trtcalib.format_cache(trtcalib.solve(many, "mse").cache()) == cache
+        assert b"-EntropyCalibration2" in cache.splitlines()[0]
+
+    def test_no_method_whose_amax_is_a_candidate_has_less_noise(self) -> None:
+        mse = trtcalib.calibrate(DIGITS / "model.onnx", PICTURES, "mse", max_samples=96)
+        others = [trtcalib.solve(mse, name) for name in ("minmax", "percentile-99", "percentile-99.9")]
+        clipping = 0
+        for name, histogram in mse.histograms.items():
+            least = quantization_noise(histogram, mse.clips[name].amax)
+            clipping += least.clipped > 0
+            for amax in (other.clips[name].amax for other in others):
+                noise = quantization_noise(histogram, amax)
+                less = noise.clipped + noise.rounded < (1 - 1e-4) * (least.clipped + least.rounded)
+                assert not less or amax > histogram.maximum
+        assert 0 < clipping < len(mse.histograms)
 
 
 class TestNames:
@@ -69,6 +107,7 @@ class TestNames:
             (ENTROPY, "EntropyCalibration2", "entropy"),
             (EntropyRecipe(method="entropy", variant="smoothed"), "EntropyCalibration2", "entropy (smoothed)"),
             (MINMAX, "MinMaxCalibration", "minmax"),
+            (MSE, "EntropyCalibration2", "mse"),
             (PERCENTILE, "EntropyCalibration2", "percentile 99.9"),
             (PercentileRecipe(method="percentile", percentile=100), "EntropyCalibration2", "percentile 100"),
             (PLUGIN, "EntropyCalibration2", "mine"),

@@ -17,6 +17,7 @@ from trtcalib.specs import (
     EntropyRecipe,
     InputSpec,
     MinMaxRecipe,
+    MseRecipe,
     PercentileRecipe,
     PluginRecipe,
     load_dataset,
@@ -68,13 +69,13 @@ class TestRepositoryFiles:
         assert found <= {"calibrators", "data", "engines", "docker", ".github"}
         assert not list((ROOT / "calibrators").glob("*.yml"))
 
-    @pytest.mark.parametrize("name", ["entropy", "minmax", *(f"percentile-{p}" for p in PERCENTILES)])
+    @pytest.mark.parametrize("name", ["entropy", "minmax", "mse", *(f"percentile-{p}" for p in PERCENTILES)])
     def test_a_built_in_name_is_the_recipe_of_that_file(self, name: str) -> None:
         assert load_recipe(name) == load_recipe(ROOT / "calibrators" / f"{name}.yaml")
 
     def test_every_recipe_file_has_a_built_in_name(self) -> None:
         names = {path.stem for path in (ROOT / "calibrators").glob("*.yaml")}
-        assert names == {"entropy", "minmax", *(f"percentile-{p}" for p in PERCENTILES)}
+        assert names == {"entropy", "minmax", "mse", *(f"percentile-{p}" for p in PERCENTILES)}
 
 
 class TestRecipes:
@@ -83,6 +84,7 @@ class TestRecipes:
             method="entropy", variant="tensorrt", range="doubling", bins=2048
         )
         assert load_recipe("minmax") == MinMaxRecipe(method="minmax")
+        assert load_recipe("mse") == MseRecipe(method="mse", range="doubling", bins=2048)
         assert load_recipe("percentile-99.5") == PercentileRecipe(method="percentile", percentile=99.5)
         assert load_recipe("percentile-100") == PercentileRecipe(method="percentile", percentile=100)
 
@@ -96,12 +98,18 @@ class TestRecipes:
 
     @pytest.mark.parametrize(
         ("name", "hint"),
-        [("entropi", " (did you mean 'entropy'?)"), ("MinMax", " (did you mean 'minmax'?)"), ("kl", ""), ("", "")],
+        [
+            ("entropi", " (did you mean 'entropy'?)"),
+            ("MinMax", " (did you mean 'minmax'?)"),
+            ("mae", " (did you mean 'mse'?)"),
+            ("kl", ""),
+            ("", ""),
+        ],
     )
     def test_an_unknown_name_tells_the_known_ones_and_the_nearest(self, name: str, hint: str) -> None:
         with pytest.raises(SpecError) as caught:
             load_recipe(name)
-        expected = "expected entropy, minmax, percentile-<p> or the name of a .yaml file"
+        expected = "expected entropy, minmax, mse, percentile-<p> or the name of a .yaml file"
         assert str(caught.value) == f"{name}: no such calibrator: {expected}{hint}"
 
     @pytest.mark.parametrize(
@@ -128,12 +136,13 @@ class TestRecipes:
         [
             (
                 "method: entrpy",
-                "method: found 'entrpy', expected one of entropy, minmax, percentile (did you mean 'entropy'?)",
+                "method: found 'entrpy', expected one of entropy, minmax, mse, percentile (did you mean 'entropy'?)",
             ),
-            ("method: [a]", "method: found ['a'], expected one of entropy, minmax, percentile"),
-            ("method:", "method: found None, expected one of entropy, minmax, percentile"),
-            ("methd: entropy", "method: this key is missing, expected one of entropy, minmax, percentile"),
-            ("{}", "method: this key is missing, expected one of entropy, minmax, percentile"),
+            ("method: [a]", "method: found ['a'], expected one of entropy, minmax, mse, percentile"),
+            ("method:", "method: found None, expected one of entropy, minmax, mse, percentile"),
+            ("methd: entropy", "method: this key is missing, expected one of entropy, minmax, mse, percentile"),
+            ("{}", "method: this key is missing, expected one of entropy, minmax, mse, percentile"),
+            ("method: mse\npercentile: 99", "percentile: unknown key; expected one of bins, method, range"),
             ("method: percentile", "percentile: this key is missing"),
             ("method: percentile\npercentile: 101", "percentile: 101 is not in (0, 100]"),
             ("method: percentile\npercentile: most", "percentile: 'most' is not in (0, 100]"),
@@ -165,7 +174,7 @@ class TestPlugins:
         [
             (
                 "method: meen",
-                "method: found 'meen', expected one of entropy, minmax, percentile, mean (did you mean 'mean'?)",
+                "method: found 'meen', expected one of entropy, minmax, mse, percentile, mean (did you mean 'mean'?)",
             ),
             ("method: mean\ntimes: 3", "times: unknown key; expected one of bins, method, options, range"),
             ("method: mean\npercentile: 3", "percentile: unknown key; expected one of bins, method, options, range"),

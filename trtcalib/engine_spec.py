@@ -111,7 +111,7 @@ class EngineSpec(_Spec):
     Attributes:
         model: The ONNX file.
         data: Calibration data; ``None`` for a model that holds Q/DQ nodes.
-        calibrator: ``entropy``, ``minmax``, ``percentile-<p>`` or a recipe's YAML file.
+        calibrator: ``entropy``, ``minmax``, ``mse``, ``percentile-<p>`` or a recipe's YAML file.
         batch_size: Samples per calibration batch; ``None``: the batch of ``opt``.
         max_samples: Only the first so many samples are used.
         shuffle: Seed of the samples' order.

@@ -11,9 +11,18 @@ import numpy as np
 from trtcalib.core.entropy import entropy_clip
 from trtcalib.core.histogram import Histogram
 from trtcalib.core.minmax import minmax_amax
+from trtcalib.core.mse import mse_amax
 from trtcalib.core.percentile import percentile_amax
 from trtcalib.errors import HistogramError, SpecError
-from trtcalib.specs import METHODS_GROUP, EntropyRecipe, MinMaxRecipe, PercentileRecipe, PluginRecipe, Recipe
+from trtcalib.specs import (
+    METHODS_GROUP,
+    EntropyRecipe,
+    MinMaxRecipe,
+    MseRecipe,
+    PercentileRecipe,
+    PluginRecipe,
+    Recipe,
+)
 
 __all__ = ["ClipPoint", "algorithm_of", "clip_point", "describe", "method_of"]
 
@@ -42,6 +51,8 @@ def clip_point(histogram: Histogram, recipe: Recipe) -> ClipPoint:
             return ClipPoint(*entropy_clip(histogram, recipe.variant))
         case MinMaxRecipe():
             return ClipPoint(minmax_amax(histogram), None)
+        case MseRecipe():
+            return ClipPoint(mse_amax(histogram), None)
         case PercentileRecipe():
             return ClipPoint(percentile_amax(histogram, recipe.percentile), None)
         case PluginRecipe():
@@ -49,7 +60,7 @@ def clip_point(histogram: Histogram, recipe: Recipe) -> ClipPoint:
 
 
 def algorithm_of(recipe: Recipe) -> str:
-    """Return the algorithm for the cache's header: TensorRT has no header for percentiles, it takes them as entropy's."""
+    """Return the algorithm for the cache's header: TensorRT has none for mse and percentiles, and takes them as entropy's."""
     return "MinMaxCalibration" if isinstance(recipe, MinMaxRecipe) else "EntropyCalibration2"
 
 
@@ -59,7 +70,7 @@ def method_of(algorithm: str) -> str:
 
 
 def describe(recipe: Recipe) -> str:
-    """Return a short name for people: ``entropy``, ``percentile 99.99``, ``entropy (smoothed)``."""
+    """Return a short name for people: ``entropy``, ``mse``, ``percentile 99.99``, ``entropy (smoothed)``."""
     match recipe:
         case EntropyRecipe():
             return "entropy" if recipe.variant == "tensorrt" else f"entropy ({recipe.variant})"

@@ -26,6 +26,7 @@ __all__ = [
     "EntropyRecipe",
     "InputSpec",
     "MinMaxRecipe",
+    "MseRecipe",
     "PercentileRecipe",
     "PluginRecipe",
     "Recipe",
@@ -63,6 +64,12 @@ class MinMaxRecipe(_RecipeBase):
     method: Literal["minmax"]
 
 
+class MseRecipe(_RecipeBase):
+    """``{method: mse}``: the least expected squared error of INT8."""
+
+    method: Literal["mse"]
+
+
 class PercentileRecipe(_RecipeBase):
     """``{method: percentile, percentile: 99.99}``: a stated share of the values stays inside."""
 
@@ -77,19 +84,23 @@ class PluginRecipe(_RecipeBase):
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
-Recipe = EntropyRecipe | MinMaxRecipe | PercentileRecipe | PluginRecipe
+Recipe = EntropyRecipe | MinMaxRecipe | MseRecipe | PercentileRecipe | PluginRecipe
 
 _BUILTIN: TypeAdapter[Any] = TypeAdapter(
-    Annotated[EntropyRecipe | MinMaxRecipe | PercentileRecipe, Field(discriminator="method")]
+    Annotated[EntropyRecipe | MinMaxRecipe | MseRecipe | PercentileRecipe, Field(discriminator="method")]
 )
 _KEYS_OF_METHOD = {
     "entropy": set(EntropyRecipe.model_fields),
     "minmax": set(MinMaxRecipe.model_fields),
+    "mse": set(MseRecipe.model_fields),
     "percentile": set(PercentileRecipe.model_fields),
 }
 
-BUILTIN_RECIPES = ("entropy", "minmax", "percentile-<p>")
+BUILTIN_RECIPES = ("entropy", "minmax", "mse", "percentile-<p>")
 """Names that need no file; ``percentile-99.99`` is the recipe ``{method: percentile, percentile: 99.99}``."""
+
+_NAMED_ALONE = ("entropy", "minmax", "mse")
+"""Methods without a number in their name."""
 
 
 class InputSpec(_Spec):
@@ -182,12 +193,12 @@ def load_recipe(recipe: str | Path | Recipe) -> Recipe:
         return _parse_recipe(read_yaml(Path(text)), Path(text))
     if text.startswith("percentile-"):
         return _parse_recipe({"method": "percentile", "percentile": _number(text[len("percentile-") :])}, text)
-    if text in ("entropy", "minmax"):
+    if text in _NAMED_ALONE:
         return _parse_recipe({"method": text}, text)
     raise SpecError(
         text,
         (
-            f"no such calibrator: expected {', '.join(BUILTIN_RECIPES)} or the name of a .yaml file{nearest(text, ('entropy', 'minmax', 'percentile-99.99'))}",
+            f"no such calibrator: expected {', '.join(BUILTIN_RECIPES)} or the name of a .yaml file{nearest(text, (*_NAMED_ALONE, 'percentile-99.99'))}",
         ),
     )
 
@@ -235,7 +246,7 @@ def _wording(keys: set[str]) -> Wording:
 def _method_fault(error: ErrorDetails, content: Mapping[Any, Any]) -> str | None:
     """Say what is wrong with a recipe's method or percentile; ``None`` for other faults."""
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        methods = ["entropy", "minmax", "percentile", *sorted(entry_points(group=METHODS_GROUP).names)]
+        methods = [*_KEYS_OF_METHOD, *sorted(entry_points(group=METHODS_GROUP).names)]
         if error["type"] == "union_tag_not_found":
             return f"method: this key is missing, expected one of {', '.join(methods)}"
         hint = nearest(str(content["method"]), methods)

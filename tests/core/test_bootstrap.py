@@ -100,6 +100,24 @@ def test_the_same_seed_gives_the_same_interval_on_every_numpy() -> None:
     assert ends == [mean_interval(np.arange(10) ** 3, seed=seed) for seed in range(5)]
 
 
+@pytest.mark.parametrize(
+    ("confidence", "resamples", "rank"), [(0.95, 2000, 50), (0.9, 1999, 100), (0.5, 7, 2), (0.95, 10, 1)]
+)
+def test_the_ends_are_the_ranks_of_the_book(confidence: float, resamples: int, rank: int) -> None:
+    """floor((resamples + 1) * tail) by hand, from either end; 1 - 0.9 in binary must not lose the rank 100."""
+    drawn: list[float] = []
+
+    def statistic(weights: Values) -> Values:
+        values = weights @ np.sqrt(np.arange(20.0))
+        drawn.extend(values.tolist())
+        return values
+
+    found = bootstrap(statistic, 20, confidence, resamples)
+    ordered = sorted(drawn[1:])
+    assert ordered[0] < drawn[0] < ordered[-1]
+    assert found == Interval(ordered[rank - 1], ordered[-rank])
+
+
 def test_two_samples_have_the_exact_distribution() -> None:
     """0 and 1 give the means 0, 1/2, 1 with chances 1/4, 1/2, 1/4: a middle 40 % is the point 1/2, a middle 60 % is all."""
     assert mean_interval([0.0, 1.0], confidence=0.4) == Interval(0.5, 0.5)

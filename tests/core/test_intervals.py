@@ -69,6 +69,12 @@ def test_wilson_holds_the_share_and_stays_within_0_and_1(share: tuple[int, int],
     assert interval.holds(successes / n)
 
 
+def test_wilson_holds_the_share_where_rounding_is_wider_than_the_interval() -> None:
+    successes, n = 9656075238577515, 24990796792338212
+    assert wilson(successes, n, 3.5e-14).holds(successes / n)
+    assert wilson(n - successes, n, 3.5e-14).holds((n - successes) / n)
+
+
 @given(shares(), confidences)
 def test_wilson_mirrors_when_successes_and_failures_change_places(share: tuple[int, int], confidence: float) -> None:
     successes, n = share

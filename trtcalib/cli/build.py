@@ -33,7 +33,7 @@ def build(
         typer.Option(
             "--calibrator",
             metavar="NAME|RECIPE.yaml",
-            help="entropy (default), minmax, percentile-<p>, or a recipe's YAML file.",
+            help="entropy (default), minmax, mse, percentile-<p>, or a recipe's YAML file.",
             show_default=False,
         ),
     ] = None,

@@ -32,7 +32,9 @@ Data = Annotated[
 Calibrator = Annotated[
     str,
     typer.Option(
-        "--calibrator", metavar="NAME|RECIPE.yaml", help="entropy, minmax, percentile-<p>, or a recipe's YAML file."
+        "--calibrator",
+        metavar="NAME|RECIPE.yaml",
+        help="entropy, minmax, mse, percentile-<p>, or a recipe's YAML file.",
     ),
 ]
 BatchSize = Annotated[
