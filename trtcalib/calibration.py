@@ -17,6 +17,7 @@ from trtcalib.core.scale import scale_from_amax
 from trtcalib.errors import SpecError
 from trtcalib.files import sha256_of_bytes, write_files
 from trtcalib.findings import data_findings, scale_findings
+from trtcalib.input_checks import InputStatistics, WatchedSource, input_findings
 from trtcalib.manifest import Finding, Manifest, Provenance, manifest_path
 from trtcalib.methods import ClipPoint, algorithm_of, clip_point
 from trtcalib.onnx_graph import GraphTensor, read_model
@@ -50,7 +51,7 @@ def calibrate(  # noqa: PLR0913 - the public call names every choice that change
         model: The ONNX file.
         data: A ``.npz``, ``.npy``, folder, dataset YAML or ``module:function`` as text; or arrays, a sequence of feeds,
             or a function that returns an iterable of feeds.
-        calibrator: ``entropy``, ``minmax``, ``percentile-<p>``, a recipe's YAML file, or a recipe.
+        calibrator: ``entropy``, ``minmax``, ``mse``, ``percentile-<p>``, a recipe's YAML file, or a recipe.
         batch_size: Samples per batch; by default the model's fixed batch, else 32.
         max_samples: Use only the first so many samples.
         shuffle: Seed of the samples' order.
@@ -64,10 +65,11 @@ def calibrate(  # noqa: PLR0913 - the public call names every choice that change
     """
     recipe = load_recipe(calibrator)
     graph = read_model(model)
-    source = open_source(data, graph.inputs, skip_bad_images=skip_bad_images)
+    source = WatchedSource(open_source(data, graph.inputs, skip_bad_images=skip_bad_images))
     batching = Batching(batch_size=batch_size, max_samples=max_samples, shuffle=shuffle, drop_last=drop_last)
     batches = plan_batches(source, graph.fixed_batch, batching)
     collection = collect(graph, batches, policy=recipe.range, bins=recipe.bins, workers=workers, progress=progress)
+    inputs = source.statistics.inputs()
     return solve(
         Calibration(
             recipe=recipe,
@@ -75,7 +77,8 @@ def calibrate(  # noqa: PLR0913 - the public call names every choice that change
             histograms=collection.histograms,
             infinite=collection.infinite,
             provenance=provenance_of(graph, data, batches, recipe, skip_bad_images=skip_bad_images),
-            findings=tuple(data_findings(graph, batches, collection)),
+            findings=(*data_findings(graph, batches, collection), *input_findings(inputs, graph)),
+            inputs=inputs,
         ),
         recipe,
     )
@@ -123,6 +126,8 @@ class Calibration:
         provenance: What the histograms were made from.
         findings: What was noticed.
         clips: amax, and the entropy search's bin, per tensor with a histogram of its own.
+        inputs: What the first samples look like, by input; no part of the result, and empty where the
+            histograms were read from a file.
     """
 
     recipe: Recipe
@@ -132,6 +137,7 @@ class Calibration:
     provenance: Provenance
     findings: tuple[Finding, ...]
     clips: Mapping[str, ClipPoint] = field(default_factory=dict)
+    inputs: tuple[InputStatistics, ...] = field(default=(), compare=False)
 
     @property
     def amax(self) -> dict[str, np.float32]:

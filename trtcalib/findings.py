@@ -32,6 +32,10 @@ CODES = {
     "dla-shared-scales": "scales were raised, because DLA needs the inputs of an element-wise layer to share one",
     "device-collection": "the device collector had to work in parts, or could not observe a tensor",
     "tensors-without-scale": "tensors of TensorRT's network have no scale in the cache",
+    "input-like-raw-pixels": "an input holds pixels that nothing scaled, and the model does not scale them either",
+    "input-not-normalised": "an input holds pixels in 0 to 1, and the model was trained on normalised ones",
+    "input-constant-channel": "a channel of an input holds one value in all samples",
+    "inputs-differ": "an input's calibration and evaluation samples were not prepared alike",
 }
 """Every kind of finding, with what it means; ``--fail-on`` takes these names."""
 

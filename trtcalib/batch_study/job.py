@@ -8,8 +8,8 @@ from typing import Any
 
 from trtcalib.batch_study.configurations import Layout
 from trtcalib.batches import Batches, Batching, plan_batches
+from trtcalib.input_checks import WatchedSource
 from trtcalib.onnx_graph import ModelGraph
-from trtcalib.samples.feeds import DataSource
 from trtcalib.specs import Recipe
 
 __all__ = ["Job"]
@@ -21,7 +21,7 @@ class Job:
 
     graph: ModelGraph
     data: Any
-    source: DataSource
+    source: WatchedSource
     output: Path
     recipe: Recipe
     max_samples: int | None

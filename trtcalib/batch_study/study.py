@@ -22,6 +22,7 @@ from trtcalib.collect import Collector, default_workers
 from trtcalib.core.cache import encode_version
 from trtcalib.errors import DataError, OutputError, SpecError
 from trtcalib.files import check_writable, make_folder, write_files
+from trtcalib.input_checks import WatchedSource
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Progress
 from trtcalib.provenance import provenance_of
@@ -81,7 +82,7 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
         raise SpecError("recipe", (fault,))
     encode_version(tensorrt_version)
     graph = read_model(model)
-    source = open_source(data, graph.inputs, skip_bad_images=skip_bad_images)
+    source = WatchedSource(open_source(data, graph.inputs, skip_bad_images=skip_bad_images))
     sizes = default_sizes(graph.fixed_batch or 1) if batch_sizes is None else list(batch_sizes)
     _check(graph, source, sizes, orders, seed)
     output = Path(output)
@@ -168,6 +169,8 @@ def _run(job: Job, sizes: BatchSizes, seeds: Sequence[int], progress: Progress |
     layouts, notes = plan_layouts(sizes, batches.seen, seeds)
     plans = plan_ranges(maxima, layouts, job.recipe.bins, per_run)
     tally = count_ranges(collector.passes, batches, maxima, plans, state, progress)
+    # A study that goes on from saved numbers did not read every sample.
+    job.source.read_missing(batches.seen // per_run if job.source.whole else batches.seen)
     # A function's digest is known only now.
     data = facts.data.model_copy(update={"samples": batches.seen, "sha256": job.digest(facts.data.sha256)})
     with ThreadPoolExecutor(job.workers, thread_name_prefix="trtcalib") as pool:

@@ -19,6 +19,7 @@ from trtcalib.core.scale import bits_from_scale, scale_from_amax
 from trtcalib.files import sha256_of_bytes, write_files
 from trtcalib.findings import data_findings, scale_findings
 from trtcalib.histogram_file import format_histograms
+from trtcalib.input_checks import input_findings
 from trtcalib.manifest import Provenance
 from trtcalib.methods import ClipPoint, algorithm_of, describe
 from trtcalib.onnx_graph import GraphTensor
@@ -114,13 +115,15 @@ class Telling:
             )
         )
         facts = batching_facts(batches, skip_bad_images=job.skip_bad_images)
+        inputs = job.source.statistics.inputs()
         collected = Calibration(
             recipe=job.recipe,
             tensors=job.graph.tensors,
             histograms=collection.histograms,
             infinite=collection.infinite,
             provenance=self.provenance.model_copy(update={"batching": facts}),
-            findings=tuple(data_findings(job.graph, batches, collection)),
+            findings=(*data_findings(job.graph, batches, collection), *input_findings(inputs, job.graph)),
+            inputs=inputs,
         )
         found = {name: clip for name, clip in zip(names, replayed.clips, strict=True) if clip is not None}
         solved = solve(collected, job.recipe, known={**self._constants, **found})

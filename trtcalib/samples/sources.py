@@ -21,6 +21,7 @@ from trtcalib.samples.chosen_source import ChosenSource
 from trtcalib.samples.feeds import DataSource
 from trtcalib.samples.function_source import FunctionSource, import_function
 from trtcalib.samples.image_source import ImageSource
+from trtcalib.samples.prepared_source import PreparedSource
 from trtcalib.specs import DatasetSpec, load_dataset
 
 __all__ = ["open_source"]
@@ -35,7 +36,7 @@ def open_source(
 
     Args:
         data: A path, ``module:function``, an array, a mapping of arrays, a function that returns an iterable of feeds,
-            a sequence of feeds, or samples that were chosen of a source.
+            a sequence of feeds, or samples that were chosen of a source or prepared again.
         inputs: The model's inputs.
         skip_bad_images: Leave out images that cannot be decoded; needs one decoding pass.
         allow_code: Whether ``module:function`` is accepted; a dataset YAML never may name one.
@@ -44,7 +45,7 @@ def open_source(
         DataError: If there are no data, or they do not fit the inputs.
         SpecError: If a dataset YAML has faults.
     """
-    if isinstance(data, ChosenSource):
+    if isinstance(data, ChosenSource | PreparedSource):
         return data
     if isinstance(data, np.ndarray | Mapping):
         return ArraySource("<arrays>", arrays_by_input(data, inputs, "<arrays>"), inputs, {})
