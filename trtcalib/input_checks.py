@@ -25,6 +25,7 @@ __all__ = [
     "WatchedSource",
     "compare_inputs",
     "input_findings",
+    "likely_factor",
     "starts_with_arithmetic",
 ]
 
@@ -119,6 +120,15 @@ def compare_inputs(calibration: Iterable[InputStatistics], evaluation: Iterable[
                 tensor=ours.name,
                 message=f"input {ours.name!r} is {_range(ours)} in calibration and {_range(theirs)} in evaluation: {_cause(factors[0])}",
             )
+
+
+def likely_factor(wanted: InputStatistics, found: InputStatistics) -> float:
+    """Return what ``found`` has to be multiplied by to spread as ``wanted`` does, a usual factor where one is near."""
+    ratio = found.std / wanted.std
+    nearest = min(_CAUSES, key=lambda known: _factor(known, max(ratio, 1 / ratio)))
+    if _factor(nearest, max(ratio, 1 / ratio)) > _CLOSE:
+        return 1 / ratio
+    return 1 / nearest if ratio > 1 else nearest
 
 
 def _raw_pixels(found: InputStatistics, graph: ModelGraph) -> Iterator[Finding]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from trtcalib.errors import ActivationError
-from trtcalib.input_statistics import InputStatistics
+from trtcalib.input_statistics import InputStatistics, channel_axis
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.onnx_tensors import FLOATS, constant_tensors, tensor_values
 
@@ -21,6 +22,7 @@ __all__ = [
     "expected_preparation",
     "first_operators",
     "starts_with_arithmetic",
+    "usual_preparations",
 ]
 
 SMALL_LEVELS = 16
@@ -87,6 +89,26 @@ class Preparation:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
+    def apply(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return an image-like input as it is after this preparation, in its own type."""
+        axis = channel_axis(values.shape)
+        shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+        mean, std = (np.array(each) if axis is None else np.reshape(each, shape) for each in (self.mean, self.std))
+        prepared: NDArray[Any] = ((values * np.float64(self.scale) - mean) / std).astype(values.dtype)
+        return prepared
+
+    @property
+    def dataset_keys(self) -> str:
+        """The same in a dataset YAML, behind what stands there already: ``scale: 1/255, mean: [0.5]``."""
+        inverse = 1 / self.scale
+        scale = f"1/{inverse:.10g}" if self.scale < 1 else f"{self.scale:.10g}"
+        keys = {} if self.scale == 1 else {"scale": scale}
+        if any(self.mean):
+            keys["mean"] = str([round(mean, 6) for mean in self.mean])
+        if any(std != 1 for std in self.std):
+            keys["std"] = str([round(std, 6) for std in self.std])
+        return ", ".join(f"{key}: {value}" for key, value in keys.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
@@ -134,7 +156,7 @@ def expected_preparation(graph: ModelGraph, statistics: InputStatistics) -> Expe
     layer = _first_layer(graph, statistics)
     if layer is None:
         return None
-    fits = {p.name: _distance(layer, statistics, p) for p in (Preparation("x"), *_candidates(statistics))}
+    fits = {p.name: _distance(layer, statistics, p) for p in (Preparation("x"), *usual_preparations(statistics))}
     as_fed = fits.pop("x")
     possible = {name: distance for name, distance in fits.items() if distance is not None}
     return Expectation(as_fed is not None, tuple(sorted(possible, key=lambda name: possible[name])))
@@ -233,7 +255,7 @@ def _constants(graph: ModelGraph, names: Sequence[str]) -> Iterator[Floats]:
         yield tensor_values(tensor, graph.path).astype(np.float64).reshape(tuple(tensor.dims))
 
 
-def _candidates(statistics: InputStatistics) -> list[Preparation]:
+def usual_preparations(statistics: InputStatistics) -> list[Preparation]:
     """Return the usual preparations of such data: of pixels, of pixels in 0 to 1, or back from values around zero."""
     imagenet = statistics.channels == len(IMAGENET_MEAN)
     if statistics.minimum >= 0 and statistics.maximum > 1:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trtcalib.samples.feeds import DataSource, Feed, Sample
 
-__all__ = ["SAMPLES", "InputStatistics", "Statistics", "WatchedSource"]
+__all__ = ["SAMPLES", "InputStatistics", "Statistics", "WatchedSource", "channel_axis"]
 
 SAMPLES = 256
 """Samples that are looked at, the source's first ones whatever the order: ours. Ranges and means of pictures hardly move after
@@ -174,7 +174,7 @@ class _Part:
 
 
 def _part(array: NDArray[Any]) -> _Part:
-    axis = _channel_axis(array.shape)
+    axis = channel_axis(array.shape)
     planes = [array] if axis is None else [np.take(array, c, axis) for c in range(array.shape[axis])]
     with np.errstate(all="ignore"):  # NaN and infinities are refused where values are counted
         found = np.array([_plane(plane.reshape(-1)) for plane in planes])
@@ -190,7 +190,8 @@ def _part(array: NDArray[Any]) -> _Part:
     )
 
 
-def _channel_axis(shape: tuple[int, ...]) -> int | None:
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """Return the axis of a picture's channels; ``None`` for what is no picture."""
     if len(shape) != _IMAGE_RANK:
         return None
     for axis in _CHANNEL_AXES:

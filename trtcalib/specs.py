@@ -33,6 +33,7 @@ __all__ = [
     "load_dataset",
     "load_names",
     "load_recipe",
+    "recipe_of",
 ]
 
 METHODS_GROUP = "trtcalib.methods"
@@ -201,6 +202,15 @@ def load_recipe(recipe: str | Path | Recipe) -> Recipe:
             f"no such calibrator: expected {', '.join(BUILTIN_RECIPES)} or the name of a .yaml file{nearest(text, (*_NAMED_ALONE, 'percentile-99.99'))}",
         ),
     )
+
+
+def recipe_of(stated: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that a manifest or a result states.
+
+    Raises:
+        SpecError: If it has faults; all of them at once.
+    """
+    return _parse_recipe(dict(stated), "recipe")
 
 
 def load_dataset(path: Path | str) -> DatasetSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Sample:
     load: Callable[[], Feed]
 
 
+@runtime_checkable
 class DataSource(Protocol):
     """What calibration runs on; the seam for other kinds of data.
 

@@ -17,11 +17,9 @@ from trtcalib.errors import DataError
 from trtcalib.onnx_graph import ModelInput
 from trtcalib.samples.array_source import ArraySource, arrays_by_input
 from trtcalib.samples.arrays import open_arrays
-from trtcalib.samples.chosen_source import ChosenSource
 from trtcalib.samples.feeds import DataSource
 from trtcalib.samples.function_source import FunctionSource, import_function
 from trtcalib.samples.image_source import ImageSource
-from trtcalib.samples.prepared_source import PreparedSource
 from trtcalib.specs import DatasetSpec, load_dataset
 
 __all__ = ["open_source"]
@@ -36,7 +34,7 @@ def open_source(
 
     Args:
         data: A path, ``module:function``, an array, a mapping of arrays, a function that returns an iterable of feeds,
-            a sequence of feeds, or samples that were chosen of a source or prepared again.
+            a sequence of feeds, or a source.
         inputs: The model's inputs.
         skip_bad_images: Leave out images that cannot be decoded; needs one decoding pass.
         allow_code: Whether ``module:function`` is accepted; a dataset YAML never may name one.
@@ -45,10 +43,10 @@ def open_source(
         DataError: If there are no data, or they do not fit the inputs.
         SpecError: If a dataset YAML has faults.
     """
-    if isinstance(data, ChosenSource | PreparedSource):
-        return data
     if isinstance(data, np.ndarray | Mapping):
         return ArraySource("<arrays>", arrays_by_input(data, inputs, "<arrays>"), inputs, {})
+    if isinstance(data, DataSource):
+        return data
     if callable(data):
         return FunctionSource(getattr(data, "__qualname__", "<function>"), data, inputs)
     if isinstance(data, Sequence) and not isinstance(data, str | bytes | bytearray):

@@ -1,0 +1,205 @@
+"""Remedies that are tried before they are advised: another preparation of the inputs, calibration samples left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trtcalib.accuracy.judgements import reference_score
+from trtcalib.accuracy.judging import ModelRunner, judge
+from trtcalib.accuracy.labels import stated_labels
+from trtcalib.accuracy.paired import Scored, gain, gain_interval
+from trtcalib.accuracy.result import Score
+from trtcalib.accuracy.scores import Outputs
+from trtcalib.accuracy.simulation import Choice, Simulation, check_quantized
+from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.calibration import Calibration
+from trtcalib.core.intervals import compare_shares
+from trtcalib.input_checks import compare_inputs, likely_factor
+from trtcalib.input_preparation import Preparation, usual_preparations
+from trtcalib.input_statistics import SAMPLES, InputStatistics, WatchedSource
+from trtcalib.manifest import Finding
+from trtcalib.onnx_graph import read_model
+from trtcalib.samples.chosen_source import ChosenSource
+from trtcalib.samples.feeds import DataSource, Feed
+from trtcalib.samples.prepared_source import PreparedSource
+from trtcalib.samples.sources import open_source
+from trtcalib.specs import Recipe
+
+__all__ = ["Prepared", "Tried", "judge_recipe", "prepare_both", "prepare_calibration", "without_samples"]
+
+_DOUBTFUL = 0.9
+"""FP32's share of right samples below which other preparations of the inputs are tried; ours. Where it is right that the model is no
+better, this costs some passes of FP32."""
+
+_CERTAIN = 0.001
+"""McNemar's p below which FP32 is said to be better with another preparation; ours, strict, since several are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A recipe on some calibration samples, judged.
+
+    Attributes:
+        scored: With everything in INT8.
+        reference: FP32's score on the same samples.
+        task: What it was judged on and calibrated with.
+        calibration: The scales.
+        float_outputs: First outputs of the nodes that were left in float.
+    """
+
+    scored: Scored
+    reference: Score
+    task: Task
+    calibration: Calibration
+    float_outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Inputs prepared another way, which helps.
+
+    Attributes:
+        finding: What gave it away, or ``None``: FP32's own score alone.
+        name: The input.
+        preparation: What is missing.
+        after: With it.
+        reference: FP32's score without it and with it; ``None`` where the judged samples were right.
+    """
+
+    finding: Finding | None
+    name: str
+    preparation: Preparation
+    after: Tried
+    reference: tuple[float, float] | None = None
+
+
+def judge_recipe(task: Task, recipe: str | Recipe, float_outputs: Sequence[str] = ()) -> Tried:
+    """Calibrate with a recipe and judge everything in INT8 but some nodes, given by their first outputs.
+
+    Raises:
+        TrtcalibError: As evaluate.
+    """
+    opened = open_task(task)
+    calibration = opened.calibrate(recipe)
+    simulation = Simulation(opened.graph)
+    plan = simulation.plan(Choice(scales=calibration.scales, float_outputs=frozenset(float_outputs)))
+    if not float_outputs:
+        check_quantized(opened.graph, plan)
+    runners = ModelRunner(opened.graph), ModelRunner(simulation.model(plan))
+    (judged,) = judge(runners[0], [runners[1]], opened.samples, workers=task.workers)
+    scored, reference = Scored.of(judged, opened.metric), reference_score(judged, opened.metric)
+    return Tried(scored, reference, task, calibration, tuple(float_outputs))
+
+
+def prepare_calibration(
+    opened: OpenTask, before: Tried, calibrated: Sequence[InputStatistics], recipe: str
+) -> Prepared | None:
+    """Where calibration and judged samples were not prepared alike, try to prepare the calibration samples as the others.
+
+    Args:
+        opened: The task.
+        before: Judged as the data are.
+        calibrated: Statistics of the calibration inputs.
+        recipe: What to calibrate with.
+    """
+    judged = _statistics(opened)
+    found = []
+    for finding in compare_inputs(calibrated, judged):
+        ours = next(each for each in calibrated if each.name == finding.tensor)
+        theirs = next(each for each in judged if each.name == finding.tensor)
+        factor = likely_factor(theirs, ours)
+        name = f"x*{factor:.4g}" if factor >= 1 else f"x/{1 / factor:.4g}"
+        for preparation in (Preparation(name, factor), *usual_preparations(ours)):
+            task = _prepared(before.task, ours.name, preparation, both=False)
+            found.append(Prepared(finding, ours.name, preparation, judge_recipe(task, recipe)))
+    better = [each for each in found if gain_interval(before.scored, each.after.scored, opened.metric).low > 0]
+    return max(better, key=lambda each: gain(before.scored, each.after.scored), default=None)
+
+
+def prepare_both(opened: OpenTask, before: Tried, findings: Sequence[Finding], recipe: str) -> Prepared | None:
+    """Where FP32 itself does badly on labelled samples, try the usual preparations on it.
+
+    Args:
+        opened: The task.
+        before: Judged as the data are.
+        findings: What was odd about the calibration inputs.
+        recipe: What to calibrate with.
+    """
+    own = before.reference.value
+    odd = {finding.tensor: finding for finding in findings if finding.code.startswith("input-")}
+    if not opened.metric.is_share or opened.samples.labels is None or own is None or not (odd or own < _DOUBTFUL):
+        return None
+    for statistics in _statistics(opened):
+        if not statistics.channels:
+            continue
+        tries = usual_preparations(statistics)
+        runners = [_PreparedRunner(opened, statistics.name, preparation) for preparation in tries]
+        judged = judge(ModelRunner(opened.graph), runners, opened.samples, workers=opened.task.workers)
+        compared = [compare_shares(each.reference_scores > 0, each.scores > 0) for each in judged]
+        best = max(range(len(tries)), key=lambda i: compared[i].second)
+        if compared[best].second > compared[best].first and compared[best].p_value < _CERTAIN:
+            task = _prepared(before.task, statistics.name, tries[best], both=True)
+            after = judge_recipe(task, recipe)
+            reference = (compared[best].first, compared[best].second)
+            return Prepared(odd.get(statistics.name), statistics.name, tries[best], after, reference)
+    return None
+
+
+def without_samples(opened: OpenTask, task: Task, names: Sequence[str], recipe: str) -> Tried | None:
+    """Calibrate without some samples, and judge; ``None`` where samples cannot be chosen.
+
+    Args:
+        opened: The task as it was opened.
+        task: The same, not opened.
+        names: What the samples are called.
+        recipe: What to calibrate with.
+    """
+    source = open_source(opened.calibration_data, opened.graph.inputs, skip_bad_images=task.skip_bad_images)
+    if source.size() is None:
+        return None
+    kept = [i for i, sample in enumerate(source.samples(None)) if sample.label not in set(names)]
+    if not kept:
+        return None
+    fewer = ChosenSource(source, kept, f"without {', '.join(names)}"[:200])
+    judged_source = opened.samples.batches.source
+    labels = None if opened.samples.labels is None else opened.samples.labels.values
+    judged = replace(task, data=fewer, eval_data=judged_source, labels=labels, hold_out=False)
+    return judge_recipe(judged, recipe)
+
+
+def _statistics(opened: OpenTask) -> tuple[InputStatistics, ...]:
+    """Return the statistics of the judged inputs."""
+    watched = WatchedSource(opened.samples.batches.source)
+    watched.read_missing(opened.samples.batches.samples or SAMPLES)
+    return watched.statistics.inputs()
+
+
+def _prepared(task: Task, name: str, preparation: Preparation, *, both: bool) -> Task:
+    """Return the task with its data prepared once more."""
+    inputs = read_model(task.model).inputs
+
+    def change(data: Any) -> DataSource:
+        source = open_source(data, inputs, skip_bad_images=task.skip_bad_images)
+        return PreparedSource(source, name, preparation.apply, preparation.name)
+
+    judged = task.data if task.eval_data is None else task.eval_data
+    labels = stated_labels(judged) if task.labels is None else task.labels
+    evaluation = task.eval_data
+    if both and evaluation is not None:
+        evaluation = change(evaluation)
+    return replace(task, data=change(task.data), eval_data=evaluation, labels=labels)
+
+
+class _PreparedRunner:
+    """FP32 on inputs that are prepared once more."""
+
+    def __init__(self, opened: OpenTask, name: str, preparation: Preparation) -> None:
+        self._runner = ModelRunner(opened.graph)
+        self.outputs = self._runner.outputs
+        self._name = name
+        self._preparation = preparation
+
+    def run(self, feed: Feed, source: str, label: str) -> Outputs:
+        return self._runner.run({**feed, self._name: self._preparation.apply(feed[self._name])}, source, label)
