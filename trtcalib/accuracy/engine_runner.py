@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtcalib.accuracy.scores import Outputs
-from trtcalib.errors import EngineError
+from trtcalib.errors import DataError, EngineError
 from trtcalib.onnx_graph import ModelGraph
-from trtcalib.samples.feeds import Feed
+from trtcalib.samples.feeds import Feed, shape_text
 from trtcalib.spec_files import brief
 
 if TYPE_CHECKING:
     from trtcalib.trt.inference import LoadedEngine
 
 __all__ = ["EngineRunner", "open_engine"]
+
+_MOST_LISTED = 8
+"""Tensors that an error lists; hostile models have thousands."""
 
 
 class EngineRunner:
@@ -32,33 +36,67 @@ class EngineRunner:
         """Check that the engine is the model's.
 
         Raises:
-            EngineError: If it takes or gives other tensors.
+            EngineError: If it takes or gives other tensors, or takes another type of number.
         """
         self.outputs = tuple(output.name for output in graph.proto.graph.output)
         self._engine = engine
-        taken = {i.name for i in engine.inputs}
-        for what, ours, theirs in (
-            ("inputs", {i.name for i in graph.inputs}, taken),
-            ("outputs", set(self.outputs), set(engine.outputs)),
-        ):
-            if not ours <= theirs:
+        ours, theirs = {i.name for i in graph.inputs}, {i.name for i in engine.inputs}
+        if ours != theirs:
+            raise _other_tensors(engine, graph, "inputs", ours, theirs)
+        if not set(self.outputs) <= set(engine.outputs):
+            raise _other_tensors(engine, graph, "outputs", set(self.outputs), set(engine.outputs))
+        self._dtypes = {i.name: i.dtype for i in engine.inputs}
+        for wanted in graph.inputs:
+            found = self._dtypes[wanted.name]
+            if not np.can_cast(wanted.dtype, found, "same_kind"):
                 raise EngineError(
-                    engine.path,
-                    f"its {what} are {', '.join(map(brief, sorted(theirs)))}, and {graph.path} has {', '.join(map(brief, sorted(ours)))}: give "
-                    "the model that it was built from",
+                    engine.path, f"its input {brief(wanted.name)} is {found}, and that of {graph.path} {wanted.dtype}"
                 )
 
     def run(self, feed: Feed, source: str, label: str) -> Outputs:
-        """Return the outputs for one feed."""
-        del source, label  # the engine's own errors name the shapes
-        rows = {name: array.shape[0] if array.ndim else 1 for name, array in feed.items()}
-        missing = self._engine.smallest_batch - max(rows.values(), default=1)
+        """Return the outputs for one feed.
+
+        Raises:
+            DataError: If the feed lies outside the engine's profile, or holds numbers that the engine's type does not.
+            EngineError: If TensorRT reports a failure, or the outputs of a batch that was filled up do not count its samples.
+        """
+        taken = {name: self._cast(name, array, source, label) for name, array in feed.items()}
+        # Of the input that the engine's smallest batch is told of.
+        rows = next((feed[i.name].shape[0] for i in self._engine.inputs if feed[i.name].ndim), 1)
+        missing = self._engine.smallest_batch - rows
         if missing <= 0:
-            found = self._engine.run(feed).arrays
-        else:
-            filled = {name: np.concatenate([array, np.repeat(array[:1], missing, 0)]) for name, array in feed.items()}
-            found = {name: array[:-missing] for name, array in self._engine.run(filled).arrays.items()}
-        return {name: found[name] for name in self.outputs}
+            found = self._engine.run(taken).arrays
+            return {name: found[name] for name in self.outputs}
+        found = self._engine.run({name: _filled(array, rows, missing) for name, array in taken.items()}).arrays
+        for name in self.outputs:
+            if found[name].shape[:1] != (rows + missing,):
+                raise EngineError(
+                    self._engine.path,
+                    f"its smallest batch is {rows + missing}, and output {brief(name)} has shape {shape_text(found[name].shape)}, so that "
+                    f"samples cannot be judged one by one: build it with a smallest batch of {rows}",
+                )
+        return {name: found[name][:rows] for name in self.outputs}
+
+    def _cast(self, name: str, array: NDArray[Any], source: str, label: str) -> NDArray[Any]:
+        """Return an array as the engine takes it: 32-bit integers where the model has 64, half precision where it has single."""
+        cast = array.astype(self._dtypes[name], copy=False)
+        if array.dtype.kind in "iu" and (cast != array).any():
+            raise DataError(source, f"input {brief(name)} holds numbers that the engine's {cast.dtype} does not", label)
+        return cast
+
+
+def _other_tensors(
+    engine: LoadedEngine, graph: ModelGraph, what: str, ours: Collection[str], theirs: Collection[str]
+) -> EngineError:
+    listed = [", ".join(map(brief, sorted(names)[:_MOST_LISTED])) for names in (theirs, ours)]
+    return EngineError(
+        engine.path,
+        f"its {what} are {listed[0]}, and {graph.path} has {listed[1]}: give the model that it was built from",
+    )
+
+
+def _filled(array: NDArray[Any], rows: int, missing: int) -> NDArray[Any]:
+    return np.concatenate([array, np.repeat(array[:1], missing, 0)]) if array.shape[:1] == (rows,) else array
 
 
 @contextlib.contextmanager

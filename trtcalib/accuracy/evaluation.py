@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from trtcalib.manifest import portable_path
 from trtcalib.methods import describe
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
+from trtcalib.provenance import portable_name
 from trtcalib.qdq_files import read_inputs
+from trtcalib.spec_files import brief
 from trtcalib.specs import Recipe
 
 __all__ = ["Under", "evaluate"]
@@ -64,26 +67,28 @@ def evaluate(
     if under.engine is not None:
         with open_engine(under.engine, opened.graph) as engine:
             (judged,) = judge(reference, [engine], opened.samples, workers=1, progress=progress)
-        return _evaluation(opened, judged, _Variant("an engine"), under, Path(folder))
+        return _evaluation(opened, judged, _Variant(method="an engine"), under, Path(folder))
     variant = _variant(opened, under, progress)
     runner = ModelRunner(variant.graph)
     (judged,) = judge(reference, [runner], opened.samples, workers=task.workers, progress=progress)
     return _evaluation(opened, judged, variant, under, Path(folder))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Variant:
     """What is judged.
 
     Attributes:
         method: How its scales were chosen, for people.
         calibration: Where they come from, if not from a cache.
+        notes: What was odd in the cache, one sentence each.
         plan: What is quantized.
         model: The simulated model.
     """
 
     method: str
     calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
     plan: Plan | None = None
     model: ModelGraph | None = None
 
@@ -94,29 +99,43 @@ class _Variant:
 
 
 def _variant(opened: OpenTask, under: Under, progress: Progress | None) -> _Variant:
+    simulation = Simulation(opened.graph)
+    notes: tuple[str, ...] = ()
     if under.cache is not None:
-        scales = read_inputs(opened.graph.path, under.cache, under.names).scales
-        method, calibration = f"cache {under.cache.name}", None
+        read = read_inputs(opened.graph.path, under.cache, under.names)
+        scales, method, calibration = read.scales, f"cache {portable_name(under.cache.name)}", None
+        known = simulation.prepared.wiring.names.union(tensor.name for tensor in opened.graph.tensors)
+        notes = (*read.cache.notes, *_stale(scales, known))
     else:
         calibration = opened.calibrate(under.calibrator, progress)
         scales, method = calibration.scales, describe(calibration.recipe)
-    simulation = Simulation(opened.graph)
     plan = simulation.plan(Choice(scales=scales))
     check_quantized(opened.graph, plan, under.cache)
-    return _Variant(method, calibration, plan, simulation.model(plan))
+    return _Variant(method=method, calibration=calibration, notes=notes, plan=plan, model=simulation.model(plan))
+
+
+def _stale(scales: Mapping[str, np.float32], known: Collection[str]) -> Iterator[str]:
+    stale = [name for name in scales if name not in known]
+    if stale:
+        yield (
+            f"{len(stale)} of the cache's {len(scales)} names are no tensors of the model, the first {brief(portable_name(stale[0]))}: "
+            "trtcalib cache lint --model lists them, --names maps names that TensorRT's parser made"
+        )
 
 
 def _evaluation(opened: OpenTask, judged: Judged, variant: _Variant, under: Under, folder: Path) -> Evaluation:
     metric = opened.metric
     right = (judged.reference_scores > 0, judged.scores > 0) if metric.is_share else None
     plan = variant.plan
+    facts = opened.facts(variant.calibration, folder)
+    facts["notes"] += variant.notes
     return Evaluation(
-        **opened.facts(variant.calibration, folder),
+        **facts,
         simulated=plan is not None,
         reference=reference_score(judged, metric),
         variant=VariantFacts(method=variant.method, activations=True, weights="channel"),
-        cache=None if under.cache is None else portable_path(str(under.cache.resolve()), folder.resolve()),
-        engine=None if under.engine is None else portable_path(str(under.engine.resolve()), folder.resolve()),
+        cache=_told(under.cache, folder),
+        engine=_told(under.engine, folder),
         judgement=judgement(judged, metric),
         only_reference=None if right is None else int((right[0] & ~right[1]).sum()),
         only_variant=None if right is None else int((right[1] & ~right[0]).sum()),
@@ -124,6 +143,10 @@ def _evaluation(opened: OpenTask, judged: Judged, variant: _Variant, under: Unde
         quantized=None if plan is None else len(plan.weighted),
         weighted=None if plan is None else plan.of,
     )
+
+
+def _told(path: Path | None, folder: Path) -> str | None:
+    return None if path is None else portable_name(portable_path(path.resolve(), folder.resolve()))
 
 
 def _classes(opened: OpenTask, judged: Judged) -> list[ClassScore]:

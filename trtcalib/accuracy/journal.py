@@ -36,10 +36,13 @@ class Journal:
         """
         self._path = path
         text = json.dumps(job, sort_keys=True, default=str)
+        self._is_cut_off = False
         self._head = {"journal": hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()}
         self._found = self._read()
         if not self._found:
             self._write(json.dumps(self._head) + "\n", "w")
+        elif self._is_cut_off:
+            self._write("\n", "a")  # else the next result would go on in the line that was cut off
         self.resumed = len(self._found)
 
     def get(self, name: str) -> Any:
@@ -61,6 +64,8 @@ class Journal:
             self._path.unlink()
 
     def _write(self, text: str, mode: str) -> None:
+        if mode == "w" and self._path.exists() and not self._path.is_file() and not self._path.is_dir():
+            raise OutputError(self._path, "is no regular file: choose another folder")
         try:
             with self._path.open(mode, encoding="utf-8") as file:
                 file.write(text)
@@ -69,16 +74,17 @@ class Journal:
 
     def _read(self) -> dict[str, Any]:
         try:
-            if self._path.stat().st_size > _LONGEST:
+            if not self._path.is_file() or self._path.stat().st_size > _LONGEST:
                 return {}
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         except (OSError, UnicodeDecodeError):
             return {}
         found: dict[str, Any] = {}
+        self._is_cut_off = bool(lines) and not lines[-1].endswith("\n")
         for number, line in enumerate(lines):
             try:
-                entry = json.loads(line) if line.endswith("\n") else None
-            except ValueError:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
                 entry = None
             if number == 0 and entry != self._head:
                 return {}

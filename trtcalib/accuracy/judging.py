@@ -14,7 +14,8 @@ from trtcalib.accuracy.labels import Labels, check_count
 from trtcalib.accuracy.scores import Metric, Outputs
 from trtcalib.batches import Batches, Run, in_order
 from trtcalib.collect import default_workers
-from trtcalib.errors import DataError
+from trtcalib.core.bootstrap import LARGEST as _MOST
+from trtcalib.errors import DataError, MetricError
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
 from trtcalib.samples.feeds import Feed, shape_text
@@ -154,7 +155,7 @@ def judge(
             if progress is not None:
                 progress(first + run.samples, batches.samples)
     if samples.labels is not None:
-        check_count(samples.labels, batches.seen)
+        check_count(samples.labels, batches.seen + batches.left_out)
     names = reference.outputs
     return [gather(names, of_variant) for of_variant in gathered]
 
@@ -194,9 +195,16 @@ def score_sample(samples: JudgedSamples, first: int, run: Run, found: Outputs, e
         label = samples.label(position)
         pair = (np.nan, np.nan)
         if not metric.pooled:
-            pair = (metric.score(theirs, theirs, label, name), metric.score(ours, theirs, label, name))
+            pair = (_score(metric, theirs, theirs, label, name), _score(metric, ours, theirs, label, name))
         scored.append((*pair, np.stack([compare_outputs(theirs[n], ours[n]) for n in theirs])))
     return scored
+
+
+def _score(metric: Metric, outputs: Outputs, reference: Outputs, label: Any, sample: str) -> float:
+    score = metric.score(outputs, reference, label, sample)
+    if not abs(score) <= _MOST:
+        raise MetricError(metric.name, f"gave {score:g}, expected a magnitude of at most {_MOST:g}", sample)
+    return score
 
 
 def single_samples(outputs: Outputs, run: Run) -> Iterator[Outputs]:
@@ -205,10 +213,11 @@ def single_samples(outputs: Outputs, run: Run) -> Iterator[Outputs]:
         yield outputs
         return
     for name, array in outputs.items():
-        if array.shape[:1] != (run.samples,):
+        shape = getattr(array, "shape", ())  # a sequence of tensors has none
+        if shape[:1] != (run.samples,):
             raise DataError(
                 "outputs",
-                f"output {brief(name)} has shape {shape_text(array.shape)}: the model runs {run.samples} samples at a time, and its first "
+                f"output {brief(name)} has shape {shape_text(shape)}: the model runs {run.samples} samples at a time, and its first "
                 "axis does not count them, so that samples cannot be judged one by one",
                 run.label,
             )
@@ -216,41 +225,60 @@ def single_samples(outputs: Outputs, run: Run) -> Iterator[Outputs]:
         yield {name: array[i : i + 1] for name, array in outputs.items()}
 
 
-def compare_outputs(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
+def compare_outputs(expected: Any, found: Any) -> NDArray[np.float64]:
     """Compare one output of one sample with FP32's.
 
-    What cannot be compared (another shape, as detections have after a cut; a NaN; an infinity that FP32 has not) counts as if
-    nothing of it were right: the noise is the signal. Infinities that both have, as in attention masks, are left out.
+    What cannot be compared (another shape, as detections have after a cut; a NaN; an infinity that FP32 has not; magnitudes whose squares
+    have no end) counts as if nothing of it were right: the noise is the signal. Infinities that both have, as in attention masks, are left
+    out. Of what holds no numbers, such as texts, only whether it is the same counts, as a noise of 0 or 1.
 
     Returns:
-        float64 [6]: sum of squares, sum of squared differences, cosine, rows along the last axis whose largest element is at the
-        same place, rows of at least two elements, largest difference.
+        float64 [6]: sum of squares, sum of squared differences, cosine (NaN where the output is no floating point), rows along the
+        last axis whose largest element is at the same place, rows of at least two elements, largest difference.
     """
+    if not _is_numeric(expected) or not _is_numeric(found):
+        wrong = float(not _is_same(expected, found))
+        return np.array([0.0, wrong, np.nan, 0, 0, np.inf if wrong else 0.0])
+    result = _compare(expected, found)
+    if expected.dtype.kind != "f":
+        result[COSINE] = np.nan
+    return result
+
+
+def _is_numeric(output: Any) -> bool:
+    return isinstance(output, np.ndarray | np.generic) and output.dtype.kind in "biuf"
+
+
+def _is_same(expected: Any, found: Any) -> bool:
+    try:
+        return repr(expected) == repr(found) if isinstance(expected, list) else bool(np.array_equal(expected, found))
+    except (TypeError, ValueError):
+        return False
+
+
+def _compare(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
     a, b = expected.ravel().astype(np.float64), found.ravel().astype(np.float64)
-    signal = float(a @ a)
     rows = expected.size // expected.shape[-1] if expected.ndim and expected.shape[-1] > 1 else 0
-    if expected.shape != found.shape or not np.isfinite(signal) or not np.isfinite(b).all():
-        return _compare_odd(expected, found, rows)
-    difference = a - b
-    other = float(b @ b)
-    cosine = float(a @ b) / np.sqrt(signal * other) if signal and other else float(signal == other)
-    same = np.count_nonzero(expected.argmax(axis=-1) == found.argmax(axis=-1)) if rows else 0
-    largest = np.abs(difference).max(initial=0)
-    return np.array([signal, difference @ difference, cosine, same, rows, largest])
-
-
-def _compare_odd(expected: NDArray[Any], found: NDArray[Any], rows: int) -> NDArray[np.float64]:
-    """Compare outputs that differ in shape or hold what is not finite."""
-    a = expected.ravel().astype(np.float64)
-    finite = np.isfinite(a)
     if expected.shape == found.shape:
-        b = found.ravel().astype(np.float64)
-        kept = finite & np.isfinite(b)
-        if (a[~kept] == b[~kept]).all():
-            result = compare_outputs(a[kept], b[kept])
+        shared = np.isinf(a) & (a == b)
+        result = _compare_values(a[~shared], b[~shared])
+        if result is not None:
             same = np.count_nonzero(expected.argmax(axis=-1) == found.argmax(axis=-1)) if rows else 0
             result[SAME], result[ROWS] = same, rows
             return result
-    signal = float(np.square(a[finite]).sum())
+    with np.errstate(over="ignore"):
+        signal = min(float(np.square(a[np.isfinite(a)]).sum()), _MOST)
     # Where FP32's own values are all 0, a noise of 1 still says that something is wrong.
     return np.array([signal, signal or 1.0, 0.0, 0, rows, np.inf])
+
+
+def _compare_values(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Compare values one by one; ``None`` where one is not finite, or too large for sums of squares."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = a - b
+        signal, other, noise = float(a @ a), float(b @ b), float(difference @ difference)
+    if not (signal <= _MOST and other <= _MOST and noise <= _MOST):  # false for NaN
+        return None
+    cosine = float(a @ b) / (np.sqrt(signal) * np.sqrt(other)) if signal and other else float(signal == other)
+    largest = np.abs(difference).max(initial=0)
+    return np.array([signal, noise, 1.0 if noise == 0 else np.clip(cosine, -1, 1), 0, 0, largest])

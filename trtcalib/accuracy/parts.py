@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import onnx
 
 from trtcalib.onnx_graph import RANDOM
-from trtcalib.onnx_tensors import node_subgraphs, subgraphs
+from trtcalib.onnx_tensors import node_subgraphs
 
 __all__ = ["Parts"]
 
@@ -27,7 +27,8 @@ class Parts:
         self._takes = [_takes(node) for node in self._nodes]
         self._maker = {name: i for i, node in enumerate(self._nodes) for name in node.output if name}
         self._initializers = list(proto.graph.initializer)
-        self._constants = {tensor.name for tensor in self._initializers}
+        self._sparse = list(proto.graph.sparse_initializer)
+        self._constants = {tensor.name for tensor in self._initializers} | {t.values.name for t in self._sparse}
         self._declared = {info.name: info for info in proto.graph.input}
         self._fixed = self._constants.copy()
         for node, takes in zip(self._nodes, self._takes, strict=True):
@@ -42,7 +43,8 @@ class Parts:
         made.functions.extend(self._proto.functions)
         made.graph.name = self._proto.graph.name
         if feeds is None:
-            made.graph.input.extend(self._proto.graph.input)
+            # Old models declare their constants as inputs, too; what nothing takes any more must not be asked for.
+            made.graph.input.extend(i for i in self._proto.graph.input if i.name not in self._constants)
             return made
         for name, kind in feeds.items():
             # Of a tensor inside the model the shape is left open: it may differ from sample to sample.
@@ -57,6 +59,7 @@ class Parts:
         outputs = [info for info in self._proto.graph.output if whole or info.name in made]
         taken |= {info.name for info in outputs}
         proto.graph.initializer.extend(tensor for tensor in self._initializers if tensor.name in taken)
+        proto.graph.sparse_initializer.extend(tensor for tensor in self._sparse if tensor.values.name in taken)
         proto.graph.output.extend(outputs)
 
     def downstream(self, changed: Collection[str]) -> tuple[list[onnx.NodeProto], dict[str, int]]:
@@ -89,12 +92,15 @@ def _takes(node: onnx.NodeProto) -> set[str]:
     """Return the names that a node takes; the bodies of control flow take names of the graph around them."""
     names = set(node.input)
     for body in node_subgraphs(node):
-        inside: set[str] = set()
-        for graph in (body, *subgraphs(body)):
-            inside.update(info.name for info in graph.input)
-            inside.update(tensor.name for tensor in graph.initializer)
-            inside.update(name for inner in graph.node for name in inner.output)
-            names.update(output.name for output in graph.output)
-            names.update(name for inner in graph.node for name in inner.input)
-        names -= inside
+        names |= _takes_from_outside(body)
     return names - {""}
+
+
+def _takes_from_outside(body: onnx.GraphProto) -> set[str]:
+    inside = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
+    inside |= {tensor.values.name for tensor in body.sparse_initializer}
+    names: set[str] = set()
+    for node in body.node:
+        names |= _takes(node) - inside
+        inside.update(node.output)
+    return names | ({output.name for output in body.output} - inside)

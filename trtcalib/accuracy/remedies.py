@@ -18,7 +18,7 @@ from trtcalib.calibration import Calibration
 from trtcalib.core.intervals import compare_shares
 from trtcalib.input_checks import compare_inputs, likely_factor
 from trtcalib.input_preparation import Preparation, usual_preparations
-from trtcalib.input_statistics import SAMPLES, InputStatistics, WatchedSource
+from trtcalib.input_statistics import InputStatistics
 from trtcalib.manifest import Finding
 from trtcalib.onnx_graph import read_model
 from trtcalib.samples.chosen_source import ChosenSource
@@ -32,6 +32,10 @@ __all__ = ["Prepared", "Tried", "judge_recipe", "prepare_both", "prepare_calibra
 _DOUBTFUL = 0.9
 """FP32's share of right samples below which other preparations of the inputs are tried; ours. Where it is right that the model is no
 better, this costs some passes of FP32."""
+
+_SPREAD = 2.0
+"""How many times the standard deviation of the others' inputs makes another preparation worth a try; ours: the usual mistakes make 2 and
+more, two draws of the same data much less."""
 
 _CERTAIN = 0.001
 """McNemar's p below which FP32 is said to be better with another preparation; ours, strict, since several are tried."""
@@ -104,11 +108,13 @@ def prepare_calibration(
         calibrated: Statistics of the calibration inputs.
         recipe: What to calibrate with.
     """
-    judged = _statistics(opened)
+    judged = opened.judged_inputs()
     found = []
     for finding in compare_inputs(calibrated, judged):
         ours = next(each for each in calibrated if each.name == finding.tensor)
         theirs = next(each for each in judged if each.name == finding.tensor)
+        if max(ours.std, theirs.std) < _SPREAD * min(ours.std, theirs.std):
+            continue  # single values are odd, as in a broken picture, and not how all were prepared
         factor = likely_factor(theirs, ours)
         name = f"x*{factor:.4g}" if factor >= 1 else f"x/{1 / factor:.4g}"
         for preparation in (Preparation(name, factor), *usual_preparations(ours)):
@@ -131,7 +137,7 @@ def prepare_both(opened: OpenTask, before: Tried, findings: Sequence[Finding], r
     odd = {finding.tensor: finding for finding in findings if finding.code.startswith("input-")}
     if not opened.metric.is_share or opened.samples.labels is None or own is None or not (odd or own < _DOUBTFUL):
         return None
-    for statistics in _statistics(opened):
+    for statistics in opened.judged_inputs():
         if not statistics.channels:
             continue
         tries = usual_preparations(statistics)
@@ -167,13 +173,6 @@ def without_samples(opened: OpenTask, task: Task, names: Sequence[str], recipe: 
     labels = None if opened.samples.labels is None else opened.samples.labels.values
     judged = replace(task, data=fewer, eval_data=judged_source, labels=labels, hold_out=False)
     return judge_recipe(judged, recipe)
-
-
-def _statistics(opened: OpenTask) -> tuple[InputStatistics, ...]:
-    """Return the statistics of the judged inputs."""
-    watched = WatchedSource(opened.samples.batches.source)
-    watched.read_missing(opened.samples.batches.samples or SAMPLES)
-    return watched.statistics.inputs()
 
 
 def _prepared(task: Task, name: str, preparation: Preparation, *, both: bool) -> Task:

@@ -212,6 +212,9 @@ class Sweep(Setting):
 
     kind: Literal["sweep"] = "sweep"
     searched: Annotated[DataFacts, Field(description="the calibration samples that candidates were compared on")]
+    search_metric: Annotated[
+        MetricFacts | None, Field(description="what compared them, where those samples lack labels; null: the metric")
+    ] = None
     candidates: Annotated[list[Candidate], Field(description="in the order in which they were tried")]
     evaluations: int
     baseline: Annotated[Candidate, Field(description="entropy, judged on the held-out samples")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from trtcalib.accuracy.scores import Metric, Top
 from trtcalib.batches import Batches, Batching, plan_batches
 from trtcalib.calibration import Calibration, calibrate
 from trtcalib.errors import DataError
-from trtcalib.manifest import DataFacts, environment, portable_path
+from trtcalib.input_checks import compare_inputs
+from trtcalib.input_statistics import SAMPLES, InputStatistics, WatchedSource
+from trtcalib.manifest import DataFacts, Finding, environment, portable_path
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Progress
 from trtcalib.provenance import data_facts, model_facts, portable_name
@@ -49,6 +51,7 @@ class Task:
         output: The output that is scored.
         batching: How the calibration samples are grouped; its ``max_samples`` is theirs alone where ``eval_data`` is given.
         max_eval_samples: Judge only the first so many.
+        hold_out: Hold every fourth sample out for the judging, where no ``eval_data`` are given.
         skip_bad_images: Leave out images that cannot be decoded.
         workers: Threads; ``None``: one per CPU. The result does not depend on it.
     """
@@ -61,6 +64,7 @@ class Task:
     output: str | None = None
     batching: Batching = field(default_factory=Batching)
     max_eval_samples: int | None = None
+    hold_out: bool = False
     skip_bad_images: bool = False
     workers: int | None = None
 
@@ -120,6 +124,7 @@ class OpenTask:
         )
         made = None if calibration is None else calibration.provenance
         labels = self.samples.labels
+        held_out = self.held_out and (made is None or made.data.sha256 != judged.sha256)
         folder = folder.resolve()
         return {
             "tool_version": __version__,
@@ -127,7 +132,7 @@ class OpenTask:
             "calibration": made and self._calibration_facts(made.data, folder),
             "batching": made and made.batching,
             "evaluation": _relative(judged, folder),
-            "held_out": self.held_out,
+            "held_out": held_out,
             "labels": None if labels is None else portable_name(Path(labels.name).name),
             "metric": MetricFacts(
                 name=self.metric.name,
@@ -136,9 +141,24 @@ class OpenTask:
             ),
             "versions": versions,
             "cpu": cpu,
-            "findings": [] if calibration is None else list(calibration.findings),
-            "notes": list(self._notes()),
+            "findings": [] if calibration is None else [*calibration.findings, *self._input_findings(calibration)],
+            "notes": list(self._notes(calibrated=made is not None, held_out=held_out)),
         }
+
+    def judged_inputs(self) -> tuple[InputStatistics, ...]:
+        """Return the statistics of the first judged samples, which are read for it.
+
+        Raises:
+            DataError: If they cannot be read.
+        """
+        watched = WatchedSource(self.samples.batches.source)
+        watched.read_missing(self.samples.batches.samples or SAMPLES)
+        return watched.statistics.inputs()
+
+    def _input_findings(self, calibration: Calibration) -> Iterator[Finding]:
+        """Yield where calibration and judged samples were not prepared alike."""
+        if self.task.eval_data is not None:
+            yield from compare_inputs(calibration.inputs, self.judged_inputs())
 
     def _calibration_facts(self, made: DataFacts, folder: Path) -> DataFacts:
         """Name the file where only a part of its samples was taken."""
@@ -159,26 +179,22 @@ class OpenTask:
         limit = None if isinstance(source, ChosenSource) else self.task.batching.max_samples
         batches: Batches = plan_batches(source, fixed, Batching(batch_size=fixed, max_samples=limit))
         metric = self.metric
-        if metric.needs_labels and self.calibration_labels is None:
+        if self.samples.labels is not None and self.calibration_labels is None:
             metric = find_metric(None, output=self.task.output, has_labels=False, outputs=output_facts(self.graph))
         return JudgedSamples(batches=batches, metric=metric, labels=self.calibration_labels)
 
-    def _notes(self) -> list[str]:
+    def _notes(self, *, calibrated: bool, held_out: bool) -> Iterator[str]:
         seen = self.samples.batches.seen
-        notes = []
         if isinstance(self.samples.batches.source, ChosenSource):
-            notes.append(f"every {_ORDINAL} sample was held out for the judging; the scales were made from the others")
-        elif not self.held_out:
-            notes.append(
-                "the samples that are judged are those that the scales were made from: give --eval-data for an honest figure"
-            )
+            yield f"every {_ORDINAL} sample was held out for the judging; the scales were made from the others"
+        elif not calibrated and not held_out:
+            yield "whether the scales were made from the judged samples is not known here; if they were, the figures flatter"
+        elif not held_out:
+            yield "the samples that are judged are those that the scales were made from: give --eval-data, or --hold-out, for an honest figure"
         if seen < _SPOKEN_SAMPLES:
-            notes.append(f"{seen} samples are few: look at the intervals before the values")
+            yield f"{seen} samples are few: look at the intervals before the values"
         if self.samples.batches.left_out:
-            notes.append(
-                f"{self.samples.batches.left_out} samples at the end fill no batch of the model and are not judged"
-            )
-        return notes
+            yield f"{self.samples.batches.left_out} samples at the end fill no batch of the model and are not judged"
 
 
 def open_task(task: Task, *, split: bool = False) -> OpenTask:
@@ -186,7 +202,7 @@ def open_task(task: Task, *, split: bool = False) -> OpenTask:
 
     Args:
         task: What is asked.
-        split: Hold samples out for the judging where no ``eval_data`` are given: every fourth.
+        split: As the task's ``hold_out``, whatever that is.
 
     Raises:
         ModelError: If the model cannot be read.
@@ -196,54 +212,66 @@ def open_task(task: Task, *, split: bool = False) -> OpenTask:
     graph = read_model(task.model)
     judged = task.data if task.eval_data is None else task.eval_data
     source = open_source(judged, graph.inputs, skip_bad_images=task.skip_bad_images)
+    holds_out = (split or task.hold_out) and task.eval_data is None
     limit = task.max_eval_samples
-    if task.eval_data is None and limit is None:
+    if holds_out or (task.eval_data is None and limit is None):
         limit = task.batching.max_samples
-    labels = _labels(task.labels, judged, source, limit)
+    labels = _labels(task.labels, judged, source, limit, graph)
     metric = find_metric(task.metric, output=task.output, has_labels=labels is not None, outputs=output_facts(graph))
     labels = _for_metric(labels, metric)
     calibration_data, others = task.data, labels
-    if split and task.eval_data is None:
-        calibration_data, others, source, labels = _split(source, labels, limit)
-        limit = task.max_eval_samples
-    elif task.eval_data is not None and metric.needs_labels:
+    if holds_out:
+        parts = _positions(source, limit, task.max_eval_samples, _rows(source, graph))
+        calibration_data, source = (ChosenSource(source, *part) for part in parts)
+        others, labels = (_chosen(labels, positions, _rows(source, graph)) for positions, _ in parts)
+        limit = None
+    elif task.eval_data is not None and labels is not None:
         known = open_source(task.data, graph.inputs, skip_bad_images=task.skip_bad_images)
-        others = _for_metric(_labels(None, task.data, known, task.batching.max_samples), metric)
+        others = _for_metric(_labels(None, task.data, known, task.batching.max_samples, graph), metric)
     batches = plan_batches(source, graph.fixed_batch, Batching(max_samples=limit, batch_size=graph.fixed_batch))
     return OpenTask(
         task=task,
         graph=graph,
         calibration_data=calibration_data,
         samples=JudgedSamples(batches=batches, metric=metric, labels=labels),
-        held_out=split or task.eval_data is not None,
+        held_out=holds_out or task.eval_data is not None,
         calibration_labels=others,
     )
 
 
-def _labels(given: Any, data: Any, source: DataSource, limit: int | None) -> Labels | None:
+def _labels(given: Any, data: Any, source: DataSource, limit: int | None, graph: ModelGraph) -> Labels | None:
     found = stated_labels(data) if given is None else given
-    return None if found is None else read_labels(found, source, limit)
+    return None if found is None else read_labels(found, source, limit, rows=_rows(source, graph))
+
+
+def _rows(source: DataSource, graph: ModelGraph) -> int:
+    """Return how many samples each of the source's feeds holds."""
+    return graph.fixed_batch or 1 if source.whole else 1
 
 
 def _for_metric(labels: Labels | None, metric: Metric) -> Labels | None:
     return replace(labels, values=class_labels(labels)) if labels is not None and isinstance(metric, Top) else labels
 
 
-def _split(
-    source: DataSource, labels: Labels | None, limit: int | None
-) -> tuple[ChosenSource, Labels | None, ChosenSource, Labels | None]:
-    """Return the samples to calibrate on and those held out, each with their labels."""
+def _positions(
+    source: DataSource, limit: int | None, most_held: int | None, rows: int
+) -> tuple[tuple[list[int], str], tuple[list[int], str]]:
+    """Return which of the source's feeds are calibrated on and which are held out, each with what to call them."""
     size = source.size()
     if size is None:
         raise DataError(
             source.name, "its samples can be read in one order only, so that none can be held out: give --eval-data"
         )
-    positions = range(size if limit is None else min(size, limit))
+    positions = range(size if limit is None else min(size, limit // rows))
     held = [i for i in positions if i % HELD_OUT == HELD_OUT - 1]
     rest = [i for i in positions if i % HELD_OUT != HELD_OUT - 1]
-    chosen = ChosenSource(source, rest, "the others"), ChosenSource(source, held, f"every {_ORDINAL} sample")
-    kept = [None if labels is None else replace(labels, values=labels.values[part]) for part in (rest, held)]
-    return chosen[0], kept[0], chosen[1], kept[1]
+    return (rest, "the others"), (held[: None if most_held is None else most_held // rows], f"every {_ORDINAL} sample")
+
+
+def _chosen(labels: Labels | None, positions: Sequence[int], rows: int) -> Labels | None:
+    if labels is None:
+        return None
+    return replace(labels, values=labels.values[[i * rows + row for i in positions for row in range(rows)]])
 
 
 def _relative(facts: DataFacts, folder: Path) -> DataFacts:

@@ -16,7 +16,7 @@ EvalData = Annotated[
     typer.Option(
         "--eval-data",
         metavar="SRC",
-        help="What is judged on, as for --data. Default: the data themselves, which flatters (sweep and advise hold every fourth sample out).",
+        help="What is judged on, as for --data. Default: the data themselves, which flatters (see --hold-out; sweep and advise always hold out).",
         show_default=False,
     ),
 ]
@@ -49,6 +49,12 @@ OutputName = Annotated[
 MaxEvalSamples = Annotated[
     int | None,
     typer.Option("--max-eval-samples", min=1, help="Judge only the first so many samples.", show_default=False),
+]
+HoldOut = Annotated[
+    bool,
+    typer.Option(
+        "--hold-out", help="Without --eval-data: judge on every fourth sample, and make the scales from the others."
+    ),
 ]
 Folder = Annotated[
     Path,
