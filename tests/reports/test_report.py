@@ -453,7 +453,7 @@ class TestPage:
         assert "</style" not in (RESOURCES / "report.css").read_text(encoding="utf-8")
 
     def test_every_script_is_in_the_page(self) -> None:
-        assert {path.name for path in RESOURCES.iterdir()} == {*SCRIPTS, "report.css", "report.html"}
+        assert {path.name for path in RESOURCES.iterdir()} == {*SCRIPTS, "report.css", "report.html", "accuracy.html"}
 
     def test_sections_without_data_are_absent(self, study: Path, tmp_path: Path) -> None:
         def ids(*results: Path) -> set[str]:

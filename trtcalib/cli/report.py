@@ -1,4 +1,4 @@
-"""``trtcalib report``: studies, histograms and caches as one HTML page, with its numbers as JSON and CSV beside it."""
+"""``trtcalib report``: accuracy studies, studies of batch sizes, histograms and caches as one HTML page, with its numbers as JSON and CSV beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RESULT...",
-            help="Folders or study.json of trtcalib study, files of calibrate --histograms, calibration caches; any number.",
+            help="Folders or JSON files of study, evaluate, ablate, sweep, sensitivity and advise, files of calibrate --histograms, "
+            "calibration caches; any number.",
             show_default=False,
         ),
     ],
@@ -34,13 +35,13 @@ def report(
     ],
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Write one page that shows and explains results: what moved, why, and where each method clips. It loads nothing from anywhere."""
+    """Write one page that shows and explains results: how accurate, what moved, why, and where each method clips. It loads nothing."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(output, "a report is written as .html")
     beside = [output.with_suffix(suffix) for suffix in (".json", ".csv")]
-    options.check_results(
-        [output, *beside], [*results, *(folder / "study.json" for folder in results if folder.is_dir())]
-    )
+    from trtcalib.reports.inputs import files_of
+
+    options.check_results([output, *beside], [*results, *(file for result in results for file in files_of(result))])
     from trtcalib.reports.report import write_report
     from trtcalib.views.text import printable
 

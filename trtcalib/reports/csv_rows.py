@@ -1,5 +1,7 @@
 """A report as a table for spreadsheets: one row per tensor and configuration, histogram file or cache.
 
+Of accuracy studies there is one row per thing that was judged.
+
 A cell of text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return would be taken for a formula by
 spreadsheets, so it gets an apostrophe in front; so does one that begins with an apostrophe. Taking one leading apostrophe
 away therefore gives the text back. Control characters in names are escaped as in the terminal. Numbers stand as they are.
@@ -11,6 +13,7 @@ import csv
 import io
 from collections.abc import Iterator
 
+from trtcalib.reports.accuracy_rows import ACCURACY_COLUMNS, accuracy_rows
 from trtcalib.reports.result import CacheComparison, HistogramSet, Report, ReportedStudy
 from trtcalib.views.text import printable
 
@@ -40,8 +43,9 @@ COLUMNS = (
     "instability",
     "clipped",
     "why",
+    *ACCURACY_COLUMNS,
 )
-"""``change`` is against the study's reference, for a cache against the first cache."""
+"""``change`` is against the study's reference, for a cache against the first cache. ``kind`` is a tensor's, or the study's."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -65,6 +69,8 @@ def guarded(text: str) -> str:
 
 
 def _rows(report: Report) -> Iterator[dict[str, Cell]]:
+    if report.accuracy is not None:
+        yield from accuracy_rows(report.accuracy)
     for study in report.studies:
         yield from _study_rows(study)
     for histograms in report.histograms:

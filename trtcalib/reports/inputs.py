@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from trtcalib.accuracy.result import SCHEMA_VERSION as ACCURACY_VERSION
 from trtcalib.batch_study.result import SCHEMA_VERSION, Study, read_study
 from trtcalib.calibration import Calibration
 from trtcalib.core.cache import CalibrationCache, parse_cache
@@ -17,11 +18,15 @@ from trtcalib.errors import CacheFormatError, HistogramError, SpecError
 from trtcalib.files import sha256_of
 from trtcalib.histogram_file import load_histograms
 from trtcalib.manifest import Manifest, manifest_path, read_manifest
+from trtcalib.reports.accuracy_inputs import FILES, KINDS, AccuracyFile, read_accuracy
 
-__all__ = ["CacheFile", "HistogramFile", "Results", "StudyFile", "read_results"]
+__all__ = ["CacheFile", "HistogramFile", "Results", "StudyFile", "files_of", "read_results"]
 
 STUDY = "study.json"
 """The file in a study's folder."""
+
+_IN_FOLDER = (*FILES, STUDY, f"study/{STUDY}")
+"""What is looked for in a folder: trtcalib advise has its study in a folder of its own, inside."""
 
 _LARGEST = 1 << 30
 """Bytes up to which a JSON file or a cache is read: a study of 100,000 tensors in 16 configurations is about 0.9 GB."""
@@ -29,7 +34,8 @@ _LARGEST = 1 << 30
 _HEX = re.compile(r"[0-9a-f]{1,8}")
 
 _EXPECTED = (
-    "expected a study's folder or its study.json, a file that calibrate --histograms wrote, or a calibration cache"
+    "expected a study's folder or its study.json, what evaluate, ablate, sweep, sensitivity or advise wrote, "
+    "a file that calibrate --histograms wrote, or a calibration cache"
 )
 
 
@@ -93,13 +99,14 @@ class Results:
     studies: tuple[StudyFile, ...]
     histograms: tuple[HistogramFile, ...]
     caches: tuple[CacheFile, ...]
+    accuracy: tuple[AccuracyFile, ...] = ()
 
 
 def read_results(paths: Iterable[Path]) -> Results:
     """Read results of any kinds.
 
     Raises:
-        SpecError: If a file is of no known kind, or a study or manifest is damaged or newer.
+        SpecError: If a file is of no known kind, or a study, a manifest or a result of accuracy is damaged or newer.
         HistogramError: If a histogram file is damaged or newer.
         CacheFormatError: If a calibration cache is damaged.
     """
@@ -108,23 +115,30 @@ def read_results(paths: Iterable[Path]) -> Results:
         studies=tuple(result for result in found if isinstance(result, StudyFile)),
         histograms=tuple(result for result in found if isinstance(result, HistogramFile)),
         caches=tuple(result for result in found if isinstance(result, CacheFile)),
+        accuracy=tuple(result for result in found if isinstance(result, AccuracyFile)),
     )
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the results that a folder holds, in the order of a report; a file stands for itself."""
+    if not path.is_dir():
+        return (path,)
+    return tuple(file for file in (path / name for name in _IN_FOLDER) if file.is_file())
 
 
 def _distinct(paths: Iterable[Path]) -> Iterator[Path]:
     seen: set[Path] = set()
     for path in paths:
-        file = path / STUDY if path.is_dir() else path
-        if path.is_dir() and not file.is_file():
-            raise SpecError(
-                path, (f"a folder without {STUDY}: expected the folder that trtcalib study wrote, or files",)
-            )
-        if file.resolve() not in seen:
-            seen.add(file.resolve())
-            yield file
+        files = files_of(path)
+        if not files:
+            raise SpecError(path, (f"a folder without {STUDY} or {', '.join(FILES)}: expected one of them, or files",))
+        for file in files:
+            if file.resolve() not in seen:
+                seen.add(file.resolve())
+                yield file
 
 
-def _read(path: Path) -> StudyFile | HistogramFile | CacheFile:
+def _read(path: Path) -> StudyFile | HistogramFile | CacheFile | AccuracyFile:
     start = _start_of(path)
     if start.startswith(b"PK"):
         return HistogramFile(path, sha256_of(path), load_histograms(path))
@@ -170,19 +184,27 @@ class _Envelope(BaseModel):
     cache_sha256: Any = None
 
 
-def _read_json(path: Path) -> StudyFile:
+def _read_json(path: Path) -> StudyFile | AccuracyFile:
     try:
         envelope = _Envelope.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise SpecError(path, (f"damaged: {error.errors()[0]['msg']}",)) from error
-    if envelope.kind != "study":
+    known = {"study": SCHEMA_VERSION, **dict.fromkeys(KINDS, ACCURACY_VERSION)}
+    kind = envelope.kind if isinstance(envelope.kind, str) else ""
+    if kind not in known:
         if envelope.cache_sha256 is not None:
             raise SpecError(path, ("a cache's manifest: give the calibration cache, its manifest is read with it",))
         raise SpecError(path, (f"JSON that is no result: {_EXPECTED}",))
     version = envelope.schema_version
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        newer = f"schema_version {version} is newer than this trtcalib reads ({SCHEMA_VERSION}): update it"
+    if isinstance(version, int) and version > known[kind]:
+        newer = f"schema_version {version} is newer than this trtcalib reads ({known[kind]}): update it"
         raise SpecError(path, (newer,))
+    if kind in KINDS:
+        return AccuracyFile(path, sha256_of(path), read_accuracy(path, kind))
+    return _read_study(path)
+
+
+def _read_study(path: Path) -> StudyFile:
     try:
         study = read_study(path)
     except SpecError as error:

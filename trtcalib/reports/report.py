@@ -1,4 +1,4 @@
-"""Studies, histograms and calibration caches -> one report: every number that the page, the JSON and the CSV show."""
+"""Accuracy studies, studies of batch sizes, histograms and calibration caches -> one report: every number that the page, the JSON and the CSV show."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from trtcalib.core.scale import scale_from_amax
 from trtcalib.files import write_files
 from trtcalib.manifest import portable_path
 from trtcalib.methods import ClipPoint, describe
+from trtcalib.reports.accuracy import report_accuracy
 from trtcalib.reports.caches import compare_caches
 from trtcalib.reports.csv_rows import format_csv
 from trtcalib.reports.inputs import HistogramFile, Results, StudyFile, read_results
@@ -96,6 +97,7 @@ def make_report(results: Results, folder: Path) -> Drawn:
         studies=studies,
         histograms=shown,
         caches=compare_caches(results, place),
+        accuracy=report_accuracy(results.accuracy, place),
     )
     return Drawn(report, curves)
 
@@ -116,6 +118,8 @@ def as_text(name: str) -> str:
 
 
 def _title(results: Results) -> str:
+    for accuracy in results.accuracy:
+        return f"{_last_part(accuracy.result.model.path)} · accuracy"
     for study in results.studies:
         return f"{_last_part(study.study.model.path)} · {study.study.method}"
     for file in results.histograms:
@@ -128,7 +132,7 @@ def _last_part(path: str) -> str:
 
 
 def _sources(results: Results, place: _Place) -> list[Source]:
-    sources = []
+    sources = [Source(file=place(f.path), kind=f.result.kind, sha256=f.sha256) for f in results.accuracy]
     for study in results.studies:
         sources.append(Source(file=place(study.path), kind="study", sha256=study.sha256))
         sources += [Source(file=place(f.path), kind="histograms", sha256=f.sha256) for f in study.histograms.values()]
@@ -147,7 +151,8 @@ def _notes(results: Results, place: _Place) -> list[str]:
         for file in results.caches
         if file.stale
     ]
-    models = {place(study.path): study.study.model.sha256 for study in results.studies}
+    models = {place(file.path): file.result.model.sha256 for file in results.accuracy}
+    models |= {place(study.path): study.study.model.sha256 for study in results.studies}
     models |= {place(file.path): file.collected.provenance.model.sha256 for file in results.histograms}
     models |= {place(f.path): f.manifest.provenance.model.sha256 for f in results.caches if f.manifest is not None}
     first = next(iter(models), "")

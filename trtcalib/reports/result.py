@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from trtcalib.accuracy.result import Ablation, Advice, Evaluation, Sensitivity, Sweep
 from trtcalib.batch_study.result import Study
 from trtcalib.core.histogram import Histogram
 from trtcalib.manifest import BatchingFacts, DataFacts, ModelFacts, Sha256
@@ -30,8 +31,14 @@ __all__ = [
     "HistogramSet",
     "MethodAmax",
     "Report",
+    "ReportedAblation",
+    "ReportedAccuracy",
+    "ReportedAdvice",
     "ReportedCache",
+    "ReportedEvaluation",
+    "ReportedSensitivity",
     "ReportedStudy",
+    "ReportedSweep",
     "SetTensor",
     "Source",
     "Story",
@@ -49,7 +56,7 @@ class Source(_Value):
     """One file that the report was made from."""
 
     file: Annotated[str, Field(description="relative to the report where that is possible")]
-    kind: Literal["study", "histograms", "cache"]
+    kind: Literal["advice", "evaluation", "ablation", "sweep", "sensitivity", "study", "histograms", "cache"]
     sha256: Sha256
 
 
@@ -182,6 +189,51 @@ class CacheComparison(_Value):
     rows: list[CacheRow]
 
 
+class _Reported(_Value):
+    label: Annotated[str, Field(description="the file's name, or its folder's where the file is called as its kind")]
+    file: str
+
+
+class ReportedAdvice(_Reported):
+    """What to do about the accuracy."""
+
+    result: Annotated[Advice, Field(description="advice.json as it stands")]
+
+
+class ReportedEvaluation(_Reported):
+    """FP32 against INT8."""
+
+    result: Annotated[Evaluation, Field(description="evaluation.json as it stands")]
+
+
+class ReportedAblation(_Reported):
+    """Methods, each for parts of the model."""
+
+    result: Annotated[Ablation, Field(description="ablation.json as it stands")]
+
+
+class ReportedSweep(_Reported):
+    """A search among methods."""
+
+    result: Annotated[Sweep, Field(description="sweep.json as it stands")]
+
+
+class ReportedSensitivity(_Reported):
+    """What each weighted node costs."""
+
+    result: Annotated[Sensitivity, Field(description="sensitivity.json as it stands")]
+
+
+class ReportedAccuracy(_Value):
+    """The accuracy studies, each kind in the order given."""
+
+    advice: list[ReportedAdvice]
+    evaluations: list[ReportedEvaluation]
+    ablations: list[ReportedAblation]
+    sweeps: list[ReportedSweep]
+    sensitivities: list[ReportedSensitivity]
+
+
 class Report(_Value):
     """What stands in report.json."""
 
@@ -194,6 +246,9 @@ class Report(_Value):
     studies: list[ReportedStudy]
     histograms: list[HistogramSet]
     caches: CacheComparison | None
+    accuracy: Annotated[
+        ReportedAccuracy | None, Field(description="null where no result of an accuracy study was given")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trtcalib.batch_study.result import StudiedTensor
 from trtcalib.reports.result import Curves, Drawn, ReportedStudy
+from trtcalib.views.html_accuracy import FILTERS, NONE
 from trtcalib.views.report_curves import COUNT_STEPS, GROUP, KL_NEAR, KL_STEPS, KL_STRIDE, packed, packed_group
 from trtcalib.views.text import printable, shortened
 
@@ -27,14 +28,26 @@ __all__ = ["BROWSERS", "SCRIPTS", "format_html"]
 BROWSERS = "Chrome or Edge 111, Firefox 113, Safari 16.4"
 """The oldest that have both DecompressionStream, which unpacks the data, and color-mix, as MDN tells; tried in Chromium alone."""
 
-_NONE = "\u2013"
-"""Stands for a number that there is not."""
-
-SCRIPTS = ("base.js", "data.js", "table.js", "plots.js", "heatmap.js", "detail.js", "caches.js", "main.js")
+SCRIPTS = (
+    "base.js",
+    "data.js",
+    "table.js",
+    "plots.js",
+    "heatmap.js",
+    "detail.js",
+    "caches.js",
+    "scores.js",
+    "layers.js",
+    "accuracy.js",
+    "main.js",
+)
 """The page's script, in the order in which its parts need each other."""
 
 _PRINTED = 30
-"""Tensors in the table that stands on paper and where scripts are off."""
+"""Tensors or nodes in the table that stands on paper and where scripts are off."""
+
+_LISTED = 1000
+"""Rows of a table that is always in the page: as many as ImageNet has classes."""
 
 
 class _Block(NamedTuple):
@@ -58,7 +71,7 @@ def format_html(drawn: Drawn, beside: Mapping[str, str]) -> bytes:
     """
     report = drawn.report
     script = _script()
-    plotly = _plotly() if report.studies or report.histograms else ""
+    plotly = _plotly() if report.studies or report.histograms or report.accuracy else ""
     page = {"report": json.loads(report.model_dump_json()), "page": _page_facts(beside)}
     text = json.dumps(page, separators=(",", ":"), ensure_ascii=False)
     blocks = [_Block("report-data", packed(text.encode("utf-8", "backslashreplace"))), *_curve_blocks(drawn.curves)]
@@ -69,6 +82,8 @@ def format_html(drawn: Drawn, beside: Mapping[str, str]) -> bytes:
             report=report,
             beside=beside,
             browsers=BROWSERS,
+            listed=_LISTED,
+            printed=_PRINTED,
             policy=_policy(*filter(None, (script, plotly))),
             style=_resource("report.css"),
             script=script,
@@ -140,6 +155,7 @@ def _environment() -> Environment:
         "number": _number,
         "share": _share,
         "most_unstable": _most_unstable,
+        **FILTERS,
     }
     return environment
 
@@ -150,7 +166,7 @@ def _most_unstable(reported: ReportedStudy) -> list[StudiedTensor]:
 
 
 def _number(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.5g}"
+    return NONE if value is None else f"{value:.5g}"
 
 
 def _share(value: float) -> str:

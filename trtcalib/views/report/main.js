@@ -10,6 +10,7 @@ class App {
   }
 
   start() {
+    if (this.report.accuracy) this.accuracy = new Accuracy(this.report.accuracy, this.known);
     if (this.report.caches) this.caches = new Caches(this.report.caches, this.known);
     if (!this.views.length) return;
     if (this.report.studies.length) this.heat = new HeatMap((name) => this.go(name));

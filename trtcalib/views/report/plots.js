@@ -38,6 +38,13 @@ class Drawing {
     await plot.paint();
   }
 
+  /** Draw one plot anew, now or when it comes near the view. */
+  redraw(element) {
+    const plot = this.plots.get(element);
+    plot.stale = true;
+    return this.draw(element, plot);
+  }
+
   again(all) {
     return Promise.all([...this.plots].map(([element, plot]) => {
       plot.stale = true;
