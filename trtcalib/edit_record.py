@@ -1,4 +1,4 @@
-"""What a manifest says of edits: which files a calibration cache was made from by ``trtcalib cache``, and how."""
+"""What a manifest says beside calibration: the study that chose the recipe, and what ``trtcalib cache`` made of which files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Edit", "EditRecord", "EditedFile"]
+__all__ = ["ChosenBy", "Edit", "EditRecord", "EditedFile"]
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -14,6 +14,22 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class _Facts(BaseModel):
     # Its names may begin with model_, which older versions of pydantic keep for themselves.
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ChosenBy(_Facts):
+    """The study that chose the recipe; the scales are those that calibrating with it gives."""
+
+    study: Literal["sweep"]
+    file: Annotated[str, Field(description="its result, beside the cache")]
+    file_sha256: Sha256
+    metric: str
+    candidates: Annotated[int, Field(description="recipes that were compared, on the samples of the provenance")]
+    baseline: Annotated[str, Field(description="what the gain is over")]
+    gain: Annotated[
+        float, Field(description="the baseline's loss minus this recipe's, in the metric's units, on held-out samples")
+    ]
+    is_significant: Annotated[bool, Field(description="whether the gain's 95 % interval lies above 0")]
+    samples: Annotated[int, Field(description="how many were held out")]
 
 
 class EditedFile(_Facts):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trtcalib.edit_record import Edit, EditRecord
+from trtcalib.edit_record import ChosenBy, Edit, EditRecord
 from trtcalib.errors import SpecError
 
 __all__ = [
@@ -159,6 +159,7 @@ class Manifest(_Facts):
     tensorrt_version: str
     algorithm: str
     recipe: dict[str, Any]
+    chosen_by: Annotated[ChosenBy | None, Field(description="the study that chose the recipe, where one did")] = None
     provenance: Provenance
     findings: list[Finding]
     tensors: list[TensorFacts]

@@ -75,7 +75,7 @@ def describe(recipe: Recipe) -> str:
         case EntropyRecipe():
             return "entropy" if recipe.variant == "tensorrt" else f"entropy ({recipe.variant})"
         case PercentileRecipe():
-            return f"percentile {recipe.percentile:g}"
+            return f"percentile {recipe.percentile:.12g}"
         case _:
             return recipe.method
 

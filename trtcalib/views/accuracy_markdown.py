@@ -62,14 +62,14 @@ def _ablation_row(ablation: Ablation, place: int) -> list[str]:
 
 def sweep_markdown(sweep: Sweep, command: str) -> str:
     """Return sweep.md; arguments as in :func:`ablation_markdown`."""
-    metric = sweep.metric
-    columns = ("tried", "method", _plain(metric.name), f"change from {words.FP32}", "95 % interval")
+    metric, searched = sweep.metric, rows.searched_by(sweep)
+    columns = ("tried", "method", _plain(searched.name), f"change from {words.FP32}", "95 % interval")
     body = []
     for place, candidate in rows.ranked(sweep):
         judged = candidate.judgement
         name = _code(candidate.method)
-        numbers = (words.judged_value(metric, judged), words.change(metric, judged.loss))
-        between = words.change_interval(metric, judged.loss_interval)
+        numbers = (words.judged_value(searched, judged), words.change(searched, judged.loss))
+        between = words.change_interval(searched, judged.loss_interval)
         won = rows.is_winner(sweep, candidate)
         body.append([str(place), f"**{name}**" if won else name, *numbers, between])
     held = [

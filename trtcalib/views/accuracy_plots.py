@@ -114,26 +114,27 @@ def plot_sweep(sweep: Sweep, kind: str) -> bytes:
     shown = sorted(rows.ranked(sweep)[:MOST_ROWS], key=lambda item: item[0])
     names = [f"{shortened(candidate.method, _LONGEST_NAME)}  {place}" for place, candidate in shown]
     figure, (axes,) = _rows(names, 1, 0.28)
-    metric, factor = sweep.metric, _loss_factor(sweep.metric)
+    by = rows.searched_by(sweep)
+    factor = _loss_factor(by)
     searched = (
         f"candidates compared on {words.counted(sweep.searched.samples, 'calibration sample')}, in the order tried"
     )
-    gain = f"winner against entropy on {words.counted(sweep.evaluation.samples, 'held-out sample')}: {words.gain(metric, sweep.gain)}"
-    between = words.gain_interval(metric, sweep.gain_interval)
+    gain = f"winner against entropy on {words.counted(sweep.evaluation.samples, 'held-out sample')}: {words.gain(sweep.metric, sweep.gain)}"
+    between = words.gain_interval(sweep.metric, sweep.gain_interval)
     lines = [searched, f"{gain}{between and ' '}{between}", *_more(len(sweep.candidates), "candidates that lose more")]
     _title(figure, sweep, "Which method loses least", lines)
     for height, (_, candidate) in enumerate(shown):
         judged, won = candidate.judgement, rows.is_winner(sweep, candidate)
         colour, marker = (_WINNER, "*") if won else (_BAR, "o")
         if abs(judged.loss) >= _LARGEST:
-            _say(axes, height, words.judged_value(metric, judged))
+            _say(axes, height, words.judged_value(by, judged))
             continue
         _interval(axes, height, judged.loss, (judged.loss_interval, factor), colour)
         axes.plot(factor * judged.loss, height, marker, color=colour, markersize=13 if won else 6, **_EDGE)
     axes.plot([], [], "*", color=_WINNER, markersize=11, label="winner")
     axes.plot([], [], "o", color=_BAR, label="candidate, with its 95 % interval")
     axes.axvline(0, color="black", linewidth=1.0, linestyle="--", label=words.FP32)
-    axes.set_xlabel(_loss_axis(metric), parse_math=False)
+    axes.set_xlabel(_loss_axis(by), parse_math=False)
     _legend(figure, axes)
     return format_figure(figure, kind)
 

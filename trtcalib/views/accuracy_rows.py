@@ -35,6 +35,7 @@ __all__ = [
     "node_name",
     "ranked",
     "reached",
+    "searched_by",
     "weights_line",
 ]
 
@@ -96,8 +97,14 @@ def weights_line(ablation: Ablation, name: Callable[[str], str]) -> str:
 
 
 def ranked(sweep: Sweep) -> list[tuple[int, Candidate]]:
-    """Return the candidates with the place at which they were tried, those that lose least first."""
-    return sorted(enumerate(sweep.candidates, start=1), key=lambda item: item[1].judgement.loss)
+    """Return the candidates with the place at which they were tried, those that lose least first; of equals the winner."""
+    tried = enumerate(sweep.candidates, start=1)
+    return sorted(tried, key=lambda item: (item[1].judgement.loss, not is_winner(sweep, item[1])))
+
+
+def searched_by(sweep: Sweep) -> MetricFacts:
+    """Return the metric that candidates were compared by: without labels there, it is another one than in the end."""
+    return sweep.search_metric or sweep.metric
 
 
 def is_winner(sweep: Sweep, candidate: Candidate) -> bool:

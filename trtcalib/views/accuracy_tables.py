@@ -133,22 +133,22 @@ def _cell(ablation: Ablation, cell: AblationCell | None) -> Text:
 
 def sweep_table(sweep: Sweep, most: int | None = SHOWN) -> Table:
     """Show the candidates on the samples that they were compared on, those that lose least first."""
-    ranked = rows.ranked(sweep)
+    ranked, metric = rows.ranked(sweep), rows.searched_by(sweep)
     searched = words.counted(sweep.searched.samples, "calibration sample")
     caption = [f"compared on {searched}; * is the winner", *filter(None, [_more(len(ranked), most, "candidates")])]
     table = _table("\n".join(caption))
     table.add_column("tried", justify="right", overflow="fold")
     table.add_column("method", overflow="fold")
-    for heading in (printable(sweep.metric.name), f"against {words.FP32}", "95 % interval"):
+    for heading in (printable(metric.name), f"against {words.FP32}", "95 % interval"):
         table.add_column(Text(heading), justify="right", overflow="fold")
     for place, candidate in ranked[:most]:
         judged, won = candidate.judgement, rows.is_winner(sweep, candidate)
         table.add_row(
             f"{'* ' if won else ''}{place}",
             Text(_method(candidate.method)),
-            words.judged_value(sweep.metric, judged),
-            words.change(sweep.metric, judged.loss),
-            Text(words.change_interval(sweep.metric, judged.loss_interval)),
+            words.judged_value(metric, judged),
+            words.change(metric, judged.loss),
+            Text(words.change_interval(metric, judged.loss_interval)),
             style="bold" if won else None,
         )
     return table
