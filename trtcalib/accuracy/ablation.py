@@ -79,7 +79,7 @@ def ablate(
     each group. What is judged is noted in ``ablation.journal``, from which the same call goes on after an interruption; not where
     the judged data come from a function, since only calling it to its end tells what they are.
 
-    Of equal methods the first is the best. A method cannot be told from the best where 0 lies in the 95 % interval of the paired difference of
+    Of methods whose loss is equal the one with the least noise at the judged output is the best. A method cannot be told from the best where 0 lies in the 95 % interval of the paired difference of
     the two on the same samples.
 
     Args:
@@ -175,7 +175,7 @@ def _result(
     folder: Path,
 ) -> Ablation:
     both = {method_name(recipe): scored[_key(recipe, _BOTH)] for recipe in recipes}
-    best = min(both, key=lambda name: both[name].judgement.loss)
+    best = min(both, key=lambda name: (both[name].judgement.loss, both[name].noise))
     facts = opened.facts(calibration, folder)
     facts["notes"] += [_BOTH_NOTE]
     return Ablation(

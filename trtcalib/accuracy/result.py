@@ -191,7 +191,10 @@ class Ablation(Setting):
     kind: Literal["ablation"] = "ablation"
     rows: list[AblationRow]
     best: Annotated[
-        str, Field(description="the method whose 'both' loses least; of equals the first in the table's order")
+        str,
+        Field(
+            description="the method whose 'both' loses least; of equals the one with the least noise at the judged output"
+        ),
     ]
     indistinguishable: Annotated[
         list[str],

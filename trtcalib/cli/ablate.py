@@ -71,10 +71,11 @@ def _ablate(task: Task, output: Path, methods: str | None) -> Ablation:
     chosen = METHODS if methods is None else tuple(part.strip() for part in methods.split(",") if part.strip())
     going_on = accuracy_study.telling_how_to_go_on(output / JOURNAL)
     with going_on, options.progress_bar(title="judging") as progress:
-        return run(task, output, methods=chosen, views=_views, progress=progress)
+        return run(task, output, methods=chosen, views=views, progress=progress)
 
 
-def _views(result: Ablation) -> Mapping[str, bytes]:
+def views(result: Ablation) -> Mapping[str, bytes]:
+    """Return the files that stand beside ablation.json, by name."""
     from trtcalib.views.accuracy_markdown import ablation_markdown
     from trtcalib.views.accuracy_plots import plot_ablation
 

@@ -1,0 +1,187 @@
+"""advise: the planted fault comes first, and following the advice brings the accuracy back on samples that were held out."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.accuracy import planted
+from trtcalib.accuracy.advice import CACHE, RESULT, advise
+from trtcalib.accuracy.advice_items import Commands, cli_name
+from trtcalib.accuracy.result import Advice
+from trtcalib.accuracy.task import Task
+from trtcalib.core.cache import parse_cache
+from trtcalib.errors import SpecError
+
+SOUND = 0.99
+
+
+def advised(folder, fault):
+    return advise(Task(model=fault.model, data=fault.calibration, eval_data=fault.evaluation), folder / "out")
+
+
+@pytest.fixture(scope="module")
+def outlier(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outlier")
+    fault = planted.outlier_channel(folder)
+    return fault, advised(folder, fault), folder / "out"
+
+
+def test_a_ruined_channel_is_answered_by_leaving_its_node_in_float(outlier):
+    fault, advice, _ = outlier
+    first = advice.items[0]
+    assert advice.before.value < 0.3
+    assert first.code == "fallback"
+    assert fault.culprit in first.title
+    assert "1 of 8 nodes" in first.title
+    assert first.checked.value >= SOUND
+    assert advice.after.value >= SOUND
+
+
+def test_the_fallback_is_told_in_each_tools_own_words(outlier):
+    fault, advice, _ = outlier
+    command = advice.items[0].command.splitlines()
+    assert f"--exclude '^{fault.culprit}$'" in command[0]
+    assert command[0].startswith(f"trtcalib qdq {fault.model} model.cache")
+    assert f"--fallback fp16:{fault.culprit}" in command[1]
+    assert f"--layerPrecisions={fault.culprit}:fp16" in command[2]
+
+
+def test_what_it_rests_on_stands_beside_it_and_the_scales_that_it_ends_at(outlier):
+    _, advice, folder = outlier
+    for name in (RESULT, "study/study.json", "ablation.json", CACHE, f"{CACHE}.json"):
+        assert (folder / name).is_file(), name
+    assert Advice.model_validate_json((folder / RESULT).read_bytes()) == advice
+    assert set(advice.sources) == {"study", "ablation", "sensitivity"}
+    assert all((folder / path).is_file() for path in advice.sources.values())
+    assert parse_cache((folder / CACHE).read_bytes()).scales
+
+
+def test_results_that_were_given_are_not_made_again(outlier, tmp_path, monkeypatch):
+    fault, advice, folder = outlier
+    for name in ("study", "ablate", "measure_sensitivity"):
+        monkeypatch.setattr(f"trtcalib.accuracy.advice.{name}", lambda *_, **__: pytest.fail("made again"))
+    task = Task(model=fault.model, data=fault.calibration, eval_data=fault.evaluation)
+    again = advise(task, tmp_path / "again", given=[folder])
+    assert [item.title for item in again.items] == [item.title for item in advice.items]
+    assert again.after == advice.after
+
+
+def test_a_given_result_of_another_model_is_refused(outlier, tmp_path):
+    *_, folder = outlier
+    fault = planted.sound(tmp_path)
+    task = Task(model=fault.model, data=fault.calibration, eval_data=fault.evaluation)
+    with pytest.raises(SpecError, match="is of another model"):
+        advise(task, tmp_path / "out", given=[folder / "ablation.json"])
+
+
+def test_a_given_result_that_was_judged_otherwise_is_refused(outlier, tmp_path):
+    fault, _, folder = outlier
+    task = Task(model=fault.model, data=fault.calibration, eval_data=fault.evaluation, metric="sqnr")
+    with pytest.raises(SpecError, match="judges by top1, and the advice is to be by sqnr: give --metric top1"):
+        advise(task, tmp_path / "out", given=[folder / "ablation.json"])
+
+
+def test_rare_large_values_are_answered_by_a_method_that_does_not_clip_them(tmp_path):
+    fault = planted.rare_values(tmp_path)
+    advice = advised(tmp_path, fault)
+    first = advice.items[0]
+    assert advice.before.value < 0.6
+    assert first.code == "method"
+    assert first.title == "Calibrate with minmax instead of entropy"
+    assert any(fault.culprit in said and "99 % of the noise" in said for said in first.evidence)
+    assert first.command.endswith("--calibrator minmax -o model.cache")
+    assert first.checked.value >= SOUND
+    assert advice.after.value >= SOUND
+
+
+def test_a_broken_image_is_named_and_its_removal_tried(tmp_path):
+    fault = planted.broken_image(tmp_path)
+    advice = advised(tmp_path, fault)
+    first = advice.items[0]
+    assert advice.before.value < 0.95
+    assert first.code == "samples"
+    assert first.title.startswith(f"Leave sample '{fault.broken_sample}' out of the calibration")
+    assert first.checked.value >= SOUND
+    assert [item.code for item in advice.items][:2] == ["samples", "method"]
+    assert advice.after.value >= SOUND
+
+
+def test_calibration_data_that_nothing_scaled_are_told_before_anything_else(tmp_path):
+    fault = planted.forgotten_scale(tmp_path, largest_pixel=255)
+    advice = advised(tmp_path, fault)
+    first = advice.items[0]
+    assert advice.before.value < 0.2
+    assert first.code == "inputs"
+    assert first.title.startswith("Prepare the calibration inputs as x/255")
+    assert "scale: 1/255" in first.command
+    assert first.checked.value >= SOUND
+    assert advice.after.value >= SOUND
+
+
+def test_data_that_nothing_scaled_at_all_are_told_by_what_fp32_does_with_them(tmp_path):
+    fault = planted.forgotten_scale(tmp_path, largest_pixel=16, evaluation_too=True)
+    advice = advised(tmp_path, fault)
+    first = advice.items[0]
+    assert first.code == "inputs"
+    assert first.title.startswith("Prepare the inputs, in calibration and in use, as x/16")
+    assert any(
+        "FP32 itself is right on 58.60 % of the judged samples as they are, and on 99.60 % with it" in said
+        for said in first.evidence
+    )
+    assert advice.after.value >= SOUND
+
+
+def test_a_sound_model_is_told_to_be_left_alone(tmp_path):
+    fault = planted.sound(tmp_path)
+    task = Task(model=fault.model, data=fault.evaluation)  # held out from one set of data
+    advice = advise(task, tmp_path / "out")
+    assert advice.held_out
+    assert advice.evaluation.samples == 125
+    assert advice.items[0].code == "fine"
+    assert advice.after is None
+    assert any("95 % confidence" in said for said in advice.items[0].evidence)
+
+
+def test_the_same_advice_is_the_same_bytes(tmp_path):
+    fault = planted.sound(tmp_path)
+    task = Task(model=fault.model, data=fault.evaluation, max_eval_samples=40)
+    task = replace(task, batching=replace(task.batching, max_samples=120))
+    texts = []
+    for workers in (1, 3):
+        advise(replace(task, workers=workers), tmp_path / f"out{workers}")
+        texts.append((tmp_path / f"out{workers}" / RESULT).read_text().replace(f"out{workers}", "out"))
+    assert texts[0] == texts[1]
+    assert json.loads(texts[0])["kind"] == "advice"
+
+
+def test_without_labels_the_advice_is_by_agreement_with_fp32(tmp_path):
+    fault = planted.rare_values(tmp_path)
+    data = {"image": np.random.default_rng(5).random((40, 1, 8, 8)).astype(np.float32)}
+    advice = advise(Task(model=fault.model, data=data), tmp_path / "out")
+    assert advice.metric.name == "agreement"
+    assert advice.labels is None
+    assert advice.items
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ({"method": "percentile", "percentile": 99.99, "range": "doubling", "bins": 2048}, "percentile-99.99"),
+        ({"method": "entropy", "variant": "tensorrt", "range": "doubling", "bins": 2048}, "entropy"),
+        ({"method": "mse", "range": "doubling", "bins": 2048}, "mse"),
+        ({"method": "entropy", "variant": "smoothed", "range": "doubling", "bins": 2048}, None),
+        ({"method": "minmax", "range": "global", "bins": 2048}, None),
+        ({"method": "minmax", "range": "doubling", "bins": 4096}, None),
+        ({"method": "theirs", "options": {}, "range": "doubling", "bins": 2048}, None),
+    ],
+)
+def test_a_recipe_is_named_as_the_command_line_takes_it(recipe, name):
+    assert cli_name(recipe) == name
+
+
+def test_commands_are_quoted_for_a_shell():
+    commands = Commands("my model.onnx", ("--data", "a b.npz"), ("--data", "a b.npz"), "out put")
+    assert commands.study("ablate", "-o", "x") == "trtcalib ablate 'my model.onnx' --data 'a b.npz' -o x"
+    assert commands.calibrate("-o", "c") == "trtcalib calibrate 'my model.onnx' --data 'a b.npz' -o c"
