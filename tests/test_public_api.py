@@ -19,6 +19,10 @@ def test_every_name_of_all_resolves_and_dir_lists_them() -> None:
     assert dir(trtcalib) == sorted(trtcalib.__all__)
 
 
+def test_every_method_is_a_public_function() -> None:
+    assert {"entropy_amax", "minmax_amax", "mse_amax", "percentile_amax"} < set(trtcalib.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'trtcalib' has no attribute 'nosuch'"):
         _ = trtcalib.nosuch

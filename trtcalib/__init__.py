@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trtcalib.core.entropy import entropy_amax
     from trtcalib.core.histogram import Histogram, collect_histogram
     from trtcalib.core.minmax import minmax_amax
+    from trtcalib.core.mse import mse_amax
     from trtcalib.core.percentile import percentile_amax
     from trtcalib.core.scale import amax_from_scale, scale_from_amax
     from trtcalib.errors import TrtcalibError
@@ -27,39 +28,53 @@ __all__ = [
     "Calibration",
     "CalibrationCache",
     "Histogram",
+    "Task",
     "TrtcalibError",
     "__version__",
+    "ablate",
+    "advise",
     "amax_from_scale",
     "calibrate",
     "collect_histogram",
     "entropy_amax",
+    "evaluate",
     "format_cache",
     "make_cache",
+    "measure_sensitivity",
     "minmax_amax",
+    "mse_amax",
     "parse_cache",
     "percentile_amax",
     "scale_from_amax",
     "solve",
     "study",
+    "sweep",
 ]
 
 _HOME = {
     "Calibration": "calibration",
     "CalibrationCache": "core.cache",
     "Histogram": "core.histogram",
+    "Task": "accuracy.task",
     "TrtcalibError": "errors",
+    "ablate": "accuracy.ablation",
+    "advise": "accuracy.advice",
     "amax_from_scale": "core.scale",
     "calibrate": "calibration",
     "collect_histogram": "core.histogram",
     "entropy_amax": "core.entropy",
+    "evaluate": "accuracy.evaluation",
     "format_cache": "core.cache",
     "make_cache": "core.cache",
+    "measure_sensitivity": "accuracy.sensitivity",
     "minmax_amax": "core.minmax",
+    "mse_amax": "core.mse",
     "parse_cache": "core.cache",
     "percentile_amax": "core.percentile",
     "scale_from_amax": "core.scale",
     "solve": "calibration",
     "study": "batch_study.study",
+    "sweep": "accuracy.sweep",
 }
 
 try:

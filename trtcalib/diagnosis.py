@@ -166,6 +166,11 @@ def _jobs(runtime: Part, tensorrt: Part, rtx: Part) -> tuple[Job, ...]:
         Job("demo", runs_models, why),
         Job("plot MODEL.onnx", runs_models, why),
         Job("study", runs_models, why),
+        Job("evaluate", runs_models, why),
+        Job("advise", runs_models, why),
+        Job("ablate", runs_models, why),
+        Job("sweep", runs_models, why),
+        Job("sensitivity", runs_models, why),
         Job("crosscheck", runs_models, why),
         Job("plot --histograms", True, always),
         Job("solve", True, always),
@@ -197,5 +202,6 @@ def _engine_jobs(tensorrt: Part, pycuda: Part, gpu: Part) -> tuple[Job, ...]:
     return (
         job("build", tensorrt, pycuda, gpu, limit=gone),
         job("infer", tensorrt, pycuda, gpu),
+        job("evaluate --engine", tensorrt, pycuda, gpu),
         job("engine inspect", tensorrt, gpu),
     )

@@ -53,17 +53,20 @@ class Session:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(graph.path.parent.resolve())
         )
+        shown = list(names)
         if simulate:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
+            shown += _quantized(graph, shown)
         try:
             self._session = runtime.InferenceSession(
-                expose(graph, names), options, providers=[str(SESSION_OPTIONS["provider"])]
+                expose(graph, shown), options, providers=[str(SESSION_OPTIONS["provider"])]
             )
         except ModelError:
             raise
         except Exception as error:
             raise ModelError(graph.path, f"ONNX Runtime refuses the model: {_reason(error)}") from error
-        self.floats = frozenset(o.name for o in self._session.get_outputs() if o.type in _FLOAT_TYPES)
+        kinds = {output.name: output.type for output in self._session.get_outputs()}
+        self.floats = frozenset(name for name in names if kinds.get(name) in _FLOAT_TYPES)
 
     def run(self, names: Sequence[str], feed: Feed, source: str, label: str) -> list[Any]:
         """Return the values of some of the tensors for one feed.
@@ -75,6 +78,17 @@ class Session:
             return list(self._session.run(names, dict(feed))) if names else []
         except Exception as error:
             raise DataError(source, f"ONNX Runtime cannot run the model: {_reason(error)}", label) from error
+
+
+def _quantized(graph: ModelGraph, shown: Sequence[str]) -> list[str]:
+    """Return what nodes of the model make for its QuantizeLinear nodes.
+
+    ONNX Runtime 1.31 moves these nodes before a Transpose in front of them, and where a tensor that may be asked for stands before that, it
+    then holds the rounded values. What may be asked for itself is not moved across.
+    """
+    nodes = graph.proto.graph.node
+    made = {name for node in nodes for name in node.output} - set(shown)
+    return list(dict.fromkeys(n.input[0] for n in nodes if n.op_type == "QuantizeLinear" and n.input[0] in made))
 
 
 def session_options() -> onnxruntime.SessionOptions:

@@ -1,4 +1,4 @@
-"""One calibration or study in a process of its own: ``child.py trtcalib|study|onnxruntime PICTURES WORKERS [--collect-only]``; prints JSON.
+"""One calibration or study in a process of its own: ``child.py trtcalib|study|sensitivity|onnxruntime PICTURES WORKERS [--collect-only]``; prints JSON.
 
 A process of its own, because peak memory is a process's and never falls, and because a first call compiles or loads.
 """
@@ -28,6 +28,8 @@ def main(tool: str, pictures: int, workers: int, *, search: bool) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         if tool == "study":
             found = _study(pictures, workers)
+        elif tool == "sensitivity":
+            found = _sensitivity(pictures, workers)
         elif tool == "trtcalib":
             found = _trtcalib(pictures, workers)
         else:
@@ -43,6 +45,16 @@ def _study(pictures: int, workers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = study(model_path(MODEL), lambda: feeds(MODEL, pictures), Path(folder, "study"), workers=workers)
     return {"tensors": len(result.tensors), "configurations": len(result.configurations)}
+
+
+def _sensitivity(pictures: int, workers: int) -> dict[str, Any]:
+    """Return the number of nodes."""
+    from trtcalib import Task, measure_sensitivity
+
+    task = Task(model=model_path(MODEL), data=lambda: feeds(MODEL, pictures), metric="sqnr", workers=workers)
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure_sensitivity(task, Path(folder, "sensitivity"))
+    return {"nodes": len(result.layers)}
 
 
 def _trtcalib(pictures: int, workers: int) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from ablation import ablation_section
+from accuracy import accuracy_section
 from collection import collection_section
 from large import large_section
 from processes import calibrator_section, memory_section, start_up_section
 from qdq import qdq_section
 from report import Section, markdown
 from search import search_section
+from sensitivity import sensitivity_section
 from studies import study_section
 
 from trtcalib.collect import default_workers
@@ -55,6 +58,9 @@ def main() -> None:
         "large": large_section,
         "study": lambda: study_section(quick=quick, workers=workers),
         "qdq": lambda: qdq_section(quick=quick, workers=workers),
+        "ablation": lambda: ablation_section(quick=quick, workers=workers),
+        "sensitivity": lambda: sensitivity_section(quick=quick, workers=workers),
+        "accuracy": lambda: accuracy_section(quick=quick, workers=workers, modelopt=arguments.modelopt),
     }
     setting = _setting(workers)
     print("\n".join(f"- {name}: {value}" for name, value in setting.items()), end="\n\n")
@@ -73,7 +79,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few pictures and rounds: to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads (default: one per CPU)")
-    names = ["search", "collection", "calibrator", "memory", "start-up", "large", "study", "qdq"]
+    parser.add_argument(
+        "--modelopt", type=Path, metavar="PYTHON", help="for accuracy: interpreter of an environment with nvidia-modelopt[onnx]"
+    )
+    names = ["search", "collection", "calibrator", "memory", "start-up", "large", "study", "qdq", "ablation", "sensitivity", "accuracy"]
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=", ".join(names))
     return parser.parse_args()
 

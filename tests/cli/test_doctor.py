@@ -79,12 +79,12 @@ def test_without_onnx_runtime_it_says_how_to_get_it_and_what_works_all_the_same(
     assert runtime["found"] == ""
     assert "pip install 'trtcalib[cpu]', or 'trtcalib[cuda]' for onnxruntime-gpu" in runtime["advice"]
     assert {name: job["works"] for name, job in jobs(done).items()} == {
-        "calibrate": False, "demo": False, "plot MODEL.onnx": False, "study": False, "crosscheck": False,
+        "calibrate": False, "demo": False, "plot MODEL.onnx": False, "study": False, "evaluate": False, "advise": False, "ablate": False, "sweep": False, "sensitivity": False, "crosscheck": False,
         "plot --histograms": True, "solve": True, "report": True,
         "cache show": True, "cache verify": True,
         "cache lint, diff, merge, convert, rename, set, export, from-qdq": True, "qdq": True, "migrate": True,
         "check-builder": False, "trtexec --int8 --calib=OUT.cache": False,
-        "build": False, "infer": False, "engine inspect": False,
+        "build": False, "infer": False, "evaluate --engine": False, "engine inspect": False,
     }  # fmt: skip
 
 

@@ -40,6 +40,11 @@ def read(schema: str) -> dict[str, Any]:
         ("cache-edit", ["cache", "set", "out.cache", "x=2", "-o", "set.cache", "--json"]),
         ("migration", ["migrate", "model.onnx", "out.cache", "-o", "out", "--compute-capability", "none", "--json"]),
         ("study", ["study", "model.onnx", "--data", "data.npy", "--batch-sizes", "8", "-o", "study", "--json"]),
+        ("evaluation", ["evaluate", "model.onnx", "--data", "data.npy", "--json"]),
+        ("advice", ["advise", "model.onnx", "--data", "data.npy", "-o", "advice", "--json"]),
+        ("ablation", ["ablate", "model.onnx", "--data", "data.npy", "-o", "ablation", "--json"]),
+        ("sensitivity", ["sensitivity", "model.onnx", "--data", "data.npy", "--max-loss", "0", "-o", "sensitivity", "--json"]),
+        ("sweep", ["sweep", "model.onnx", "--data", "data.npy", "--budget", "2", "-o", "sweep", "--json"]),
         ("doctor", ["doctor", "--json"]),
     ],
 )
@@ -132,8 +137,13 @@ def test_every_schema_is_checked_here() -> None:
     what `report` writes in tests/reports/test_report.py; that of the record of edits in tests/cli/test_cache_edit.py."""
     assert {file.name.removesuffix(".schema.json") for file in SCHEMAS.iterdir()} == {
         "manifest",
+        "ablation",
+        "sweep",
+        "sensitivity",
+        "advice",
         "engine-manifest",
         "engine-inspect",
+        "evaluation",
         "infer",
         "cache-show",
         "cache-verify",

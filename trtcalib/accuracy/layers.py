@@ -6,6 +6,7 @@ and with all but one everything upstream is full INT8's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,18 +29,21 @@ from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
 from trtcalib.sessions import Session
 
-__all__ = ["GROUP", "MeasuredLayer", "group_size", "measure_layers"]
+__all__ = ["GROUP", "PARTS", "MeasuredLayer", "group_size", "measure_layers"]
 
-GROUP = 32
-"""Nodes at a time, at most: each has two models open. What is interrupted loses one group."""
+GROUP = 16
+"""Nodes at a time, at most: each has two models open, and whole models run once per group. What is interrupted loses one group. Ours."""
 
-_OPEN_BYTES = 1 << 30
-"""Bytes of weights that the models of a group may hold together; ours."""
+_OPEN_BYTES = 1 << 28
+"""Bytes of weights that the models of a group may hold together, unless a single node's have more; ONNX Runtime takes a few times as much. Ours."""
+
+_BYTES = 4
+"""Of a float32 weight; of others this is near enough."""
 
 _BLOCK = 1 << 15
 """Values that are compared at a time: their float64 copies stay in the cache, and need no new memory pages."""
 
-_PARTS = 2
+PARTS = 2
 """A node alone, and all but it."""
 
 
@@ -64,8 +68,8 @@ class MeasuredLayer:
 
 def group_size(graph: ModelGraph) -> int:
     """Return how many nodes are measured at a time."""
-    weights = sum(len(tensor.raw_data) for tensor in graph.proto.graph.initializer)
-    return max(1, min(GROUP, _OPEN_BYTES // max(1, _PARTS * weights)))
+    weights = sum(math.prod(tensor.dims) * _BYTES for tensor in graph.proto.graph.initializer)  # wherever they stand
+    return int(max(1, min(GROUP, _OPEN_BYTES // max(1, PARTS * weights))))
 
 
 def measure_layers(
@@ -96,7 +100,7 @@ def measure_layers(
     group = _Group(simulation, choice, nodes, samples)
     threads = workers or default_workers()
     sums = _Sums(len(nodes))
-    scored: list[list[SampleScore]] = [[] for _ in range(_PARTS * len(nodes))]
+    scored: list[list[SampleScore]] = [[] for _ in range(PARTS * len(nodes))]
     with ThreadPoolExecutor(threads, thread_name_prefix="trtcalib") as pool:
         for (first, run), (new, local) in in_order(pool, group.run, _numbered(samples), 2 * threads):
             for so_far, more in zip(scored, new, strict=True):
@@ -108,8 +112,8 @@ def measure_layers(
     return [
         MeasuredLayer(
             output=name,
-            only=judged[_PARTS * i],
-            all_but=judged[_PARTS * i + 1],
+            only=judged[PARTS * i],
+            all_but=judged[PARTS * i + 1],
             local=sums.pair(i, 0),
             network=sums.pair(i, 1),
         )
@@ -197,15 +201,15 @@ class _Group:
         expected = {name: exact[name] for name in self.outputs}
         scored, sums = [], np.zeros((len(self._nodes), 2, 2))
         for i, part in enumerate(self._parts):
-            start = full if i % _PARTS else exact
+            start = full if i % PARTS else exact
             given = {name: feed[name] if name in self._inputs else start[name] for name in part.feeds}
             found = part.run(given, source, run.label)
             outputs = {name: found.get(name, start[name]) for name in self.outputs}
             scored.append(score_sample(self._samples, first, run, outputs, expected))
-            if i % _PARTS == 0:
-                node = self._nodes[i // _PARTS]
+            if i % PARTS == 0:
+                node = self._nodes[i // PARTS]
                 for kind, other in ((0, found[node]), (1, full[node])):
-                    sums[i // _PARTS, kind] = _signal_and_noise(exact[node], other)
+                    sums[i // PARTS, kind] = _signal_and_noise(exact[node], other)
         return scored, sums
 
 
@@ -215,10 +219,15 @@ def _signal_and_noise(exact: NDArray[Any], other: NDArray[Any]) -> tuple[float, 
     signal = noise = 0.0
     for start in range(0, a.size, _BLOCK):
         values = a[start : start + _BLOCK].astype(np.float64)
-        signal += float(values @ values)
+        signal += _sum_of_squares(values)
         values -= b[start : start + _BLOCK]
-        noise += float(values @ values)
+        noise += _sum_of_squares(values)
     return signal, noise
+
+
+def _sum_of_squares(values: NDArray[np.float64]) -> float:
+    # No BLAS: beside busy workers its own threads wait for each other, and how many they are changes the sum.
+    return float(np.einsum("i,i->", values, values))
 
 
 def _open(part: Downstream, gives: tuple[str, ...]) -> _Part:

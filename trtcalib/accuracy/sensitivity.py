@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from trtcalib.accuracy.fallback import Found, dialects, find_fallback, macs_left
+from trtcalib.accuracy.dialects import dialects
+from trtcalib.accuracy.fallback import Found, find_fallback, macs_left, most_evaluations
 from trtcalib.accuracy.journal import Journal
-from trtcalib.accuracy.judgements import decibels, judgement, plain_loss, reference_score, worst_noise
-from trtcalib.accuracy.judging import Judged, ModelRunner, judge
-from trtcalib.accuracy.layers import MeasuredLayer, group_size, measure_layers
-from trtcalib.accuracy.result import Fallback, LayerSensitivity, NetworkTensor, Sensitivity, VariantFacts
+from trtcalib.accuracy.layer_facts import Measured, layer_facts, network_facts
+from trtcalib.accuracy.layers import PARTS, group_size, measure_layers
+from trtcalib.accuracy.methods_tried import method_name, used_part
+from trtcalib.accuracy.result import Fallback, Judgement, Sensitivity, VariantFacts
+from trtcalib.accuracy.rounds import Rounds, Steps
 from trtcalib.accuracy.simulation import Choice, Plan, Simulation, check_quantized
+from trtcalib.accuracy.study_folder import open_journal, result_folder
 from trtcalib.accuracy.task import OpenTask, Task, open_task
 from trtcalib.calibration import Calibration
-from trtcalib.core.mse import quantization_noise
-from trtcalib.core.scale import amax_from_scale
-from trtcalib.files import make_folder, sha256_of_bytes
-from trtcalib.manifest import environment
-from trtcalib.methods import describe
+from trtcalib.errors import SpecError
+from trtcalib.files import write_files
+from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
-from trtcalib.provenance import model_facts, portable_name
+from trtcalib.provenance import portable_name
 from trtcalib.qdq.coverage import NodeFacts, node_facts
-from trtcalib.qdq.placement import Slot
 from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.qdq_files import read_inputs
 from trtcalib.specs import Recipe
 
-__all__ = ["JOURNAL", "measure_sensitivity"]
+__all__ = ["JOURNAL", "RESULT", "SensitivityViews", "measure_sensitivity"]
+
+RESULT = "sensitivity.json"
 
 JOURNAL = "sensitivity.journal"
 """What is measured already, in the result's folder while the job is under way."""
+
+SensitivityViews = Callable[[Sensitivity], Mapping[str, bytes]]
+"""Gives further files for the folder, by name, from the finished result."""
+
+_FULL: frozenset[str] = frozenset()
+"""Nothing in float."""
+
+_ORDERS = 2
+"""In which the search takes the nodes: by their own noise, and by what full INT8 loses without them."""
+
+_CACHE_NOTE = (
+    "the scales are those of the cache; how much of a node's noise is clipping is told by histograms of the data"
+)
 
 
 def measure_sensitivity(  # noqa: PLR0913 - the public call names every choice that changes the result
@@ -46,79 +60,96 @@ def measure_sensitivity(  # noqa: PLR0913 - the public call names every choice t
     cache: Path | None = None,
     names: Path | None = None,
     max_loss: float | None = None,
+    views: SensitivityViews | None = None,
     progress: Progress | None = None,
 ) -> Sensitivity:
     """Rank the weighted nodes by what INT8 costs there, and find a small set to leave in float.
 
+    What is measured is noted in ``sensitivity.journal``, from which the same call goes on after an interruption; not where the
+    judged data come from a function, since only calling it to its end tells what they are.
+
     Args:
         task: Model, data, labels and metric.
-        output: Folder of the result; an interrupted job with the same inputs goes on from what is noted there.
+        output: Folder for ``sensitivity.json``.
         calibrator: Chooses the scales.
         cache: Scales of a calibration cache instead; the histograms, of which the clipped shares are told, are still made.
         names: For the cache, the model's tensor for each name that TensorRT's parser made.
-        max_loss: Search for a set to leave in float that brings the metric's loss to this or below.
-        progress: Called with (samples done, samples in all), over all passes that are known to come.
+        max_loss: Search for a set to leave in float that brings the metric's loss to this or below: for shares and means in the metric's
+            own units, 0.01 being one of a hundred samples; for sqnr noise over signal, 0.01 being 20 dB.
+        views: Makes more files, which are written together with the result.
+        progress: Called with (samples done, samples in all or ``None``), each variant's samples counted; the search's at most.
 
     Raises:
+        SpecError: If ``max_loss`` is no number of at least 0.
+        ModelError: If the model has no weighted node.
         CacheMismatchError: If the cache has a scale for nothing that could be quantized.
+        OutputError: If the results cannot be written.
         TrtcalibError: One of its kinds, for input that cannot be used.
     """
+    if max_loss is not None and not max_loss >= 0:
+        raise SpecError("max_loss", (f"found {max_loss}, expected a number of at least 0",))
     opened = open_task(task)
-    output = Path(output)
-    calibration = opened.calibrate(calibrator)
-    scales = calibration.scales if cache is None else read_inputs(opened.graph.path, cache, names).scales
     simulation = Simulation(opened.graph)
-    choice = Choice(scales=scales)
-    plan = simulation.plan(choice)
-    check_quantized(opened.graph, plan, cache)
-    make_folder(output)
-    job = _Job(opened, simulation, choice, plan, calibration, progress)
-    journal = Journal(output / JOURNAL, _identity(job))
-    layers = job.layers(journal)
-    method = describe(calibration.recipe) if cache is None else f"cache {cache.name}"
-    result = _result(job, layers, max_loss, method, output)
-    journal.remove()
+    empty = simulation.plan(Choice(scales={}))
+    if empty.of == 0:
+        check_quantized(opened.graph, empty)
+    folder = Path(output)
+    extra = [f"sensitivity.{kind}" for kind in ("md", "png")] if views is not None else []
+    with result_folder(folder, [RESULT, JOURNAL, *extra], task):
+        steps = _steps(opened, empty.of, progress, searches=max_loss is not None)
+        scales = _scales(opened, simulation, (calibrator, cache, names), steps)
+        with open_journal(folder / JOURNAL, opened, used_part(scales.calibration, simulation).histograms) as journal:
+            rounds = Rounds(simulation.reference, opened.samples, journal, task.workers, steps)
+            result = _Job(opened, simulation, scales, journal, rounds, steps).result(max_loss, folder)
+            files = {RESULT: f"{result.model_dump_json(indent=2)}\n".encode(), **(views(result) if views else {})}
+            write_files({folder / name: content for name, content in files.items()})
     return result
 
 
-def _identity(job: _Job) -> dict[str, Any]:
-    """Return what decides the measurements; the scales stand for everything that they were made from."""
-    opened = job.opened
-    source = opened.samples.batches.source
-    labels = opened.samples.labels
-    versions, cpu = environment()
-    return {
-        "model": model_facts(opened.graph).model_dump(),
-        "scales": {portable_name(name): float(scale).hex() for name, scale in job.choice.scales.items()},
-        # What a function gives is known only when it was called to its end, and may be other data the next time.
-        "data": source.sha256() if source.size() is not None else time.time_ns(),
-        "samples": opened.samples.batches.samples,
-        "labels": None if labels is None else sha256_of_bytes(np.ascontiguousarray(labels.values).tobytes()),
-        "metric": [opened.metric.name, getattr(opened.metric, "output", None)],
-        "versions": versions,
-        "cpu": cpu,
-    }
+def _steps(opened: OpenTask, nodes: int, progress: Progress | None, *, searches: bool) -> Steps:
+    size = opened.samples.batches.samples
+    judgings = 1 + PARTS * nodes + (most_evaluations(nodes, _ORDERS) if searches else 0)
+    return Steps(progress, None if size is None else size * judgings)
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
-    """What is noted of one node.
+class _Scales:
+    """What INT8 is simulated with.
 
     Attributes:
-        noise: Noise over signal of the worst judged output with it alone in INT8: what ranks.
-        loss: The metric's loss with it alone in INT8.
-        others_noise: As ``noise``, with all but it in INT8.
-        others_loss: As ``loss``, with all but it in INT8.
-        local: Signal and noise at its own output, with it alone in INT8.
-        network: The same under full INT8.
+        calibration: Of the data.
+        choice: Everything in INT8.
+        plan: What that quantizes.
+        method: How the scales were chosen, for people.
+        notes: What was odd in the cache; ``None`` where they come from the calibration.
     """
 
-    noise: float
-    loss: float
-    others_noise: float
-    others_loss: float
-    local: tuple[float, float]
-    network: tuple[float, float]
+    calibration: Calibration
+    choice: Choice
+    plan: Plan
+    method: str
+    notes: tuple[str, ...] | None
+
+    @property
+    def digest(self) -> str:
+        """What the journal has the results under."""
+        text = json.dumps(sorted((portable_name(n), float(scale).hex()) for n, scale in self.choice.scales.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _scales(
+    opened: OpenTask, simulation: Simulation, asked: tuple[str | Path | Recipe, Path | None, Path | None], steps: Steps
+) -> _Scales:
+    calibrator, cache, names = asked
+    read = None if cache is None else read_inputs(opened.graph.path, cache, names)
+    calibration = opened.calibrate(calibrator, steps.calibration)
+    choice = Choice(scales=calibration.scales if read is None else read.scales)
+    plan = simulation.plan(choice)
+    check_quantized(opened.graph, plan, cache)
+    if read is None:
+        return _Scales(calibration, choice, plan, method_name(calibration.recipe), None)
+    method = f"cache {portable_name(read.cache.path.name)}"
+    return _Scales(calibration, choice, plan, method, (*read.cache.notes, _CACHE_NOTE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,151 +158,100 @@ class _Job:
 
     opened: OpenTask
     simulation: Simulation
-    choice: Choice
-    plan: Plan
-    calibration: Calibration
-    progress: Progress | None
+    scales: _Scales
+    journal: Journal | None
+    rounds: Rounds
+    steps: Steps
 
-    def layers(self, journal: Journal) -> dict[str, _Layer]:
-        """Measure every quantized node, group by group; those that are noted already are not measured again."""
-        found = {name: _Layer(**noted) for name in self.plan.weighted if (noted := journal.get(name)) is not None}
-        missing = [name for name in self.plan.weighted if name not in found]
-        size = group_size(self.opened.graph)
-        groups = [missing[start : start + size] for start in range(0, len(missing), size)]
-        for number, group in enumerate(groups):
-            measured = measure_layers(
-                self.simulation,
-                self.choice,
-                group,
-                self.opened.samples,
-                workers=self.opened.task.workers,
-                progress=self._of(number, len(groups)),
-            )
-            for each in measured:
-                found[each.output] = layer = self._layer(each)
-                journal.note(each.output, asdict(layer))
-        return {name: found[name] for name in self.plan.weighted}
-
-    def _of(self, number: int, passes: int) -> Progress | None:
-        """Return a progress callback for one of several passes."""
-        if self.progress is None:
-            return None
-        progress = self.progress
-
-        def move(done: int, total: int | None) -> None:
-            progress(done if total is None else number * total + done, None if total is None else passes * total)
-
-        return move
-
-    def _layer(self, measured: MeasuredLayer) -> _Layer:
-        metric = self.opened.metric
-        return _Layer(
-            noise=worst_noise(measured.only, metric)[1],
-            loss=plain_loss(measured.only, metric),
-            others_noise=worst_noise(measured.all_but, metric)[1],
-            others_loss=plain_loss(measured.all_but, metric),
-            local=measured.local,
-            network=measured.network,
+    def result(self, max_loss: float | None, folder: Path) -> Sensitivity:
+        """Measure everything, and put it together."""
+        (full,) = self.judge([_FULL])
+        layers = self.layers()
+        ranked = {name: layers[name] for name in _ranked(layers)}
+        nodes = self.nodes()
+        found = None
+        if max_loss is not None and full.loss > max_loss:
+            singles = {name: layer.others_loss for name, layer in layers.items()}
+            found = find_fallback([list(ranked), _relieving(layers)], singles, max_loss, self.judge)
+        told = dialects(self.simulation.prepared.proto.graph.node, found.outputs if found else ())
+        scales = self.scales
+        facts = self.opened.facts(scales.calibration if scales.notes is None else None, folder)
+        facts["notes"] += [*(scales.notes or ()), *told.notes]
+        assert self.rounds.reference is not None  # for the type checker: full INT8 was judged
+        return Sensitivity(
+            **facts,
+            reference=self.rounds.reference,
+            variant=VariantFacts(method=scales.method, activations=True, weights="channel"),
+            full=full,
+            layers=layer_facts(ranked, nodes, scales.plan, scales.calibration, full.loss),
+            network=network_facts(layers),
+            fallback=None if found is None or max_loss is None else _fallback(found, max_loss, nodes, told.lines),
         )
 
-    def full(self) -> Judged:
-        """Judge full INT8."""
-        return self.judge([frozenset()])[0]
+    def nodes(self) -> list[NodeFacts]:
+        """Return every weighted node of the model, and whether full INT8 quantizes it."""
+        ready = self.simulation.prepared
+        weighted, _ = ready.decide(self.scales.choice.scales, QdqOptions(partial="skip"))
+        return node_facts(ready.wiring, weighted, ready.shapes)
 
-    def judge(self, sets: Sequence[frozenset[str]]) -> list[Judged]:
+    def judge(self, sets: Sequence[frozenset[str]]) -> list[Judgement]:
         """Judge full INT8 but for some nodes, several such sets in one pass."""
-        plans = [self.simulation.plan(replace(self.choice, float_outputs=nodes)) for nodes in sets]
-        return judge(
-            ModelRunner(self.simulation.reference),
-            [ModelRunner(self.simulation.model(plan)) for plan in plans],
+        variants = {_key(nodes): partial(self._model, nodes) for nodes in sets}
+        scored = self.rounds.judge(variants, f"{self.scales.digest} ")
+        return [scored[_key(nodes)].judgement for nodes in sets]
+
+    def _model(self, nodes: frozenset[str]) -> ModelGraph:
+        return self.simulation.model(self.simulation.plan(replace(self.scales.choice, float_outputs=nodes)))
+
+    def layers(self) -> dict[str, Measured]:
+        """Measure every quantized node, group by group, in graph order; those that are noted already are not measured again."""
+        names = self.scales.plan.weighted
+        found = {name: layer for name in names if (layer := self._noted(name)) is not None}
+        missing = [name for name in names if name not in found]
+        self.steps.skip(PARTS * len(found) * self.opened.samples.batches.seen)
+        size = group_size(self.opened.graph)
+        for start in range(0, len(missing), size):
+            for name, layer in self._measure(missing[start : start + size]).items():
+                found[name] = layer
+                if self.journal is not None:
+                    self.journal.note(self._place(name), layer.model_dump())
+        return {name: found[name] for name in names}
+
+    def _measure(self, group: Sequence[str]) -> dict[str, Measured]:
+        measured = measure_layers(
+            self.simulation,
+            self.scales.choice,
+            group,
             self.opened.samples,
             workers=self.opened.task.workers,
-            progress=self.progress,
+            progress=self.steps.judging(PARTS * len(group)),
         )
+        return {each.output: Measured.of(each, self.opened.metric) for each in measured}
+
+    def _noted(self, name: str) -> Measured | None:
+        return None if self.journal is None else Measured.from_json(self.journal.get(self._place(name)))
+
+    def _place(self, name: str) -> str:
+        return f"{self.scales.digest} node {name}"
 
 
-def _facts_of_nodes(job: _Job) -> list[NodeFacts]:
-    """Return every weighted node of the model, and whether full INT8 quantizes it."""
-    ready = job.simulation.prepared
-    weighted, _ = ready.decide(job.choice.scales, QdqOptions(partial="skip"))
-    return node_facts(ready.wiring, weighted, ready.shapes)
+def _key(nodes: frozenset[str]) -> str:
+    """Return what the journal has a set under; hashed, for the sets of a large model are long."""
+    return f"float {hashlib.sha256(json.dumps(sorted(nodes)).encode()).hexdigest()}"
 
 
-def _ranked(layers: Mapping[str, _Layer]) -> list[str]:
+def _ranked(layers: Mapping[str, Measured]) -> list[str]:
     """Return the nodes, first that which alone brings the judged outputs most noise: it tells more than a metric of few samples does."""
     return sorted(layers, key=lambda name: (-layers[name].noise, -layers[name].loss))
 
 
-def _relieving(layers: Mapping[str, _Layer]) -> list[str]:
+def _relieving(layers: Mapping[str, Measured]) -> list[str]:
     """Return the nodes, first those without which full INT8 loses least."""
     return sorted(layers, key=lambda name: (layers[name].others_loss, layers[name].others_noise))
 
 
-def _result(job: _Job, layers: Mapping[str, _Layer], max_loss: float | None, method: str, folder: Path) -> Sensitivity:
-    metric = job.opened.metric
-    judged = job.full()
-    full = judgement(judged, metric)
-    facts = {fact.output: fact for fact in _facts_of_nodes(job)}
-    found = None
-    if max_loss is not None and full.loss > max_loss:
-        found = find_fallback([_ranked(layers), _relieving(layers)], max_loss, metric, job.judge)
-    return Sensitivity(
-        **job.opened.facts(job.calibration, folder),
-        reference=reference_score(judged, metric),
-        variant=VariantFacts(method=method, activations=True, weights="channel"),
-        full=full,
-        layers=[_told(job, rank, facts[name], layers[name], full.loss) for rank, name in enumerate(_ranked(layers), 1)],
-        network=[
-            NetworkTensor(output=portable_name(name), sqnr_db=_sqnr(layer.network)) for name, layer in layers.items()
-        ],
-        fallback=None if found is None or max_loss is None else _fallback(found, max_loss, facts),
-    )
-
-
-def _told(job: _Job, rank: int, fact: NodeFacts, layer: _Layer, full_loss: float) -> LayerSensitivity:
-    slot, share = _clipped(job, fact.output)
-    return LayerSensitivity(
-        rank=rank,
-        name=portable_name(fact.name),
-        operator=fact.operator,
-        output=portable_name(fact.output),
-        tensor=None if slot is None else portable_name(slot.name),
-        macs=fact.macs,
-        only_sqnr_db=decibels(layer.noise),
-        only_loss=layer.loss,
-        all_but_sqnr_db=decibels(layer.others_noise),
-        all_but_loss=layer.others_loss,
-        gain=full_loss - layer.others_loss,
-        local_sqnr_db=_sqnr(layer.local),
-        clipped_share=share,
-    )
-
-
-def _sqnr(sums: tuple[float, float]) -> float | None:
-    signal, noise = sums
-    return decibels(noise / signal) if signal else None
-
-
-def _clipped(job: _Job, output: str) -> tuple[Slot | None, float | None]:
-    """Return the activation that brings a node the most noise, and how much of that noise is clipping, by its histogram."""
-    found: list[tuple[float, Slot, float | None]] = []
-    origins = job.calibration.origins
-    for slot in job.plan.decisions[output][0]:
-        histogram = job.calibration.histograms.get(origins.get(slot.source, slot.source))
-        if histogram is None or histogram.total == 0:
-            found.append((-1.0, slot, None))
-            continue
-        noise = quantization_noise(histogram, amax_from_scale(slot.scale))
-        total = noise.clipped + noise.rounded
-        found.append((total / noise.signal if noise.signal else 0.0, slot, noise.clipped / total if total else None))
-    if not found:
-        return None, None
-    _, slot, share = max(found, key=lambda each: each[0])
-    return slot, share
-
-
-def _fallback(found: Found, max_loss: float, facts: Mapping[str, NodeFacts]) -> Fallback:
-    names = {output: fact.name for output, fact in facts.items()}
+def _fallback(found: Found, max_loss: float, nodes: Sequence[NodeFacts], lines: dict[str, str]) -> Fallback:
+    names = {node.output: node.name for node in nodes}
     return Fallback(
         max_loss=max_loss,
         reached=found.reached,
@@ -279,7 +259,7 @@ def _fallback(found: Found, max_loss: float, facts: Mapping[str, NodeFacts]) -> 
         outputs=[portable_name(output) for output in found.outputs],
         loss=found.judgement.loss,
         loss_interval=found.judgement.loss_interval,
-        macs_int8=macs_left(list(facts.values()), found.outputs),
+        macs_int8=macs_left(nodes, found.outputs),
         evaluations=found.evaluations,
-        dialects=dialects(names, found.outputs),
+        dialects=lines,
     )

@@ -14,6 +14,8 @@ import typer
 
 from trtcalib import __version__
 from trtcalib.cli import (
+    ablate,
+    advise,
     build,
     cache,
     calibrate,
@@ -22,13 +24,16 @@ from trtcalib.cli import (
     demo,
     doctor,
     engine,
+    evaluate,
     infer,
     migrate,
     plot,
     qdq,
     report,
+    sensitivity,
     solve,
     study,
+    sweep,
 )
 from trtcalib.errors import TrtcalibError
 
@@ -46,6 +51,11 @@ app.command(epilog=infer.EXAMPLE)(infer.infer)
 app.add_typer(engine.app, name="engine")
 app.command(epilog=crosscheck.EXAMPLE)(crosscheck.crosscheck)
 app.command(epilog=study.EXAMPLE)(study.study)
+app.command(epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command(epilog=advise.EXAMPLE)(advise.advise)
+app.command(epilog=ablate.EXAMPLE)(ablate.ablate)
+app.command(epilog=sweep.EXAMPLE)(sweep.sweep)
+app.command(epilog=sensitivity.EXAMPLE)(sensitivity.sensitivity)
 app.command(epilog=report.EXAMPLE)(report.report)
 app.command(epilog=qdq.EXAMPLE)(qdq.qdq)
 app.command(epilog=migrate.EXAMPLE)(migrate.migrate)
