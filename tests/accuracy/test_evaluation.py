@@ -206,7 +206,7 @@ class TestByHand:
 
     def test_one_sample_has_no_interval_that_says_anything(self, model: Path) -> None:
         found = evaluate(Task(model=model, data=normal(1, 3), labels=[0]))
-        assert "1 samples are few: look at the intervals before the values" in found.notes
+        assert "1 sample is few: look at the intervals before the values" in found.notes
         assert found.judgement.interval is not None
         assert found.judgement.interval.low is not None
         assert found.judgement.interval.high is not None

@@ -126,3 +126,19 @@ def test_what_has_no_decibels() -> None:
 def test_ends_that_are_infinite_are_none() -> None:
     found = as_range(Interval(-math.inf, 3.0))
     assert (found.low, found.high) == (None, 3)
+
+
+def test_a_function_that_gives_0_and_1_alone_is_judged_by_the_formulas_of_shares() -> None:
+    metric = Function(lambda outputs, label: 1.0)
+    ones = np.ones(20)
+    judged = Judged(outputs=("y",), reference_scores=ones, scores=ones, compared=np.zeros((20, 1, 6)))
+    found = judgement(judged, metric)
+    # Wilson: 20 of 20 is at least 0.8389; the bootstrap would say 1 to 1.
+    assert found.interval is not None
+    assert found.interval.low == pytest.approx(0.8389, abs=1e-4)
+    assert found.loss_interval is not None
+    assert found.loss_interval.low is not None
+    assert found.loss_interval.low < -0.1
+    assert found.p_value == 1
+    halves = Judged(outputs=("y",), reference_scores=ones / 2, scores=ones, compared=np.zeros((20, 1, 6)))
+    assert judgement(halves, metric).p_value is None

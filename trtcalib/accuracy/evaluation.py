@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trtcalib.accuracy.engine_runner import open_engine
-from trtcalib.accuracy.judgements import as_range, judgement, reference_score
+from trtcalib.accuracy.judgements import as_range, judgement, reference_score, right_or_wrong
 from trtcalib.accuracy.judging import Judged, ModelRunner, judge
 from trtcalib.accuracy.result import ClassScore, Evaluation, VariantFacts
 from trtcalib.accuracy.scores import Top
@@ -125,7 +125,11 @@ def _stale(scales: Mapping[str, np.float32], known: Collection[str]) -> Iterator
 
 def _evaluation(opened: OpenTask, judged: Judged, variant: _Variant, under: Under, folder: Path) -> Evaluation:
     metric = opened.metric
-    right = (judged.reference_scores > 0, judged.scores > 0) if metric.is_share else None
+    right = (
+        (judged.reference_scores > 0, judged.scores > 0)
+        if right_or_wrong(metric, judged.reference_scores, judged.scores)
+        else None
+    )
     plan = variant.plan
     facts = opened.facts(variant.calibration, folder)
     facts["notes"] += variant.notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcalib.accuracy.function_metric import Function
 from trtcalib.accuracy.judging import COSINE, LARGEST, NOISE, SIGNAL, Judged
 from trtcalib.accuracy.result import JudgedOutput, Judgement, Range, Score
 from trtcalib.accuracy.scores import Metric
@@ -12,7 +13,7 @@ from trtcalib.core.bootstrap import compare_means, mean_interval, pooled_ratio, 
 from trtcalib.core.intervals import Interval, compare_shares, wilson
 from trtcalib.provenance import portable_name
 
-__all__ = ["as_range", "decibels", "judgement", "plain_loss", "reference_score", "worst_noise"]
+__all__ = ["as_range", "decibels", "judgement", "plain_loss", "reference_score", "right_or_wrong", "worst_noise"]
 
 
 def reference_score(judged: Judged, metric: Metric) -> Score:
@@ -20,21 +21,23 @@ def reference_score(judged: Judged, metric: Metric) -> Score:
     if metric.pooled:
         return Score(value=None, interval=None)
     scores = judged.reference_scores
-    interval = wilson(int(scores.sum()), scores.size) if metric.is_share else mean_interval(scores)
+    interval = wilson(int(scores.sum()), scores.size) if right_or_wrong(metric, scores) else mean_interval(scores)
     return Score(value=float(scores.mean()), interval=as_range(interval))
 
 
 def judgement(judged: Judged, metric: Metric) -> Judgement:
     """Return what the samples say of one variant, with 95 % confidence intervals.
 
-    Shares: Wilson's interval, Newcombe's for the paired difference, and McNemar's exact test; everything else: the percentile
+    Shares, a function's too where it gives 0 and 1 alone: Wilson's interval, Newcombe's for the paired difference, and McNemar's exact test; everything else: the percentile
     bootstrap over samples, with a fixed seed.
     """
     outputs = [_output(name, judged.compared[:, i]) for i, name in enumerate(judged.outputs)]
     if metric.pooled:
         return _pooled(judged, metric, outputs)
     first, second = judged.reference_scores, judged.scores
-    found = compare_shares(first > 0, second > 0) if metric.is_share else compare_means(first, second)
+    found = (
+        compare_shares(first > 0, second > 0) if right_or_wrong(metric, first, second) else compare_means(first, second)
+    )
     return Judgement(
         value=found.second,
         interval=as_range(found.second_interval),
@@ -43,6 +46,12 @@ def judgement(judged: Judged, metric: Metric) -> Judgement:
         p_value=getattr(found, "p_value", None),
         outputs=outputs,
     )
+
+
+def right_or_wrong(metric: Metric, *scores: NDArray[np.float64]) -> bool:
+    """Whether every sample is right or wrong, so that the formulas of shares hold, which know how little few samples tell."""
+    may_be = metric.is_share or isinstance(metric, Function)
+    return may_be and all(bool(np.isin(each, (0, 1)).all()) for each in scores)
 
 
 def plain_loss(judged: Judged, metric: Metric) -> float:

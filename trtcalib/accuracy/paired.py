@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from trtcalib.accuracy.judgements import judgement, worst_noise
+from trtcalib.accuracy.judgements import judgement, right_or_wrong, worst_noise
 from trtcalib.accuracy.judging import NOISE, SIGNAL, Judged
 from trtcalib.accuracy.result import Judgement
 from trtcalib.accuracy.scores import Metric
@@ -86,7 +86,7 @@ def gain_interval(before: Scored, after: Scored, metric: Metric) -> Interval:
     first, second = after.samples, before.samples
     if metric.pooled:
         return _ratio_difference(second, first)
-    if metric.is_share:
+    if right_or_wrong(metric, first[0], second[0]):
         return compare_shares(first[0] > 0, second[0] > 0).difference_interval
     return mean_difference_interval(first[0], second[0])
 

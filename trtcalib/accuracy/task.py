@@ -192,7 +192,7 @@ class OpenTask:
         elif not held_out:
             yield "the samples that are judged are those that the scales were made from: give --eval-data, or --hold-out, for an honest figure"
         if seen < _SPOKEN_SAMPLES:
-            yield f"{seen} samples are few: look at the intervals before the values"
+            yield f"{seen} sample{'s are' if seen != 1 else ' is'} few: look at the intervals before the values"
         if self.samples.batches.left_out:
             yield f"{self.samples.batches.left_out} samples at the end fill no batch of the model and are not judged"
 
