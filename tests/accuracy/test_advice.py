@@ -2,17 +2,20 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.accuracy import planted
-from trtcalib.accuracy.advice import CACHE, RESULT, advise
-from trtcalib.accuracy.advice_items import Commands, cli_name
-from trtcalib.accuracy.result import Advice
-from trtcalib.accuracy.task import Task
+from tests.models import save_model
+from trtcalib.accuracy.advice import CACHE, RESULT, advise, choose_method
+from trtcalib.accuracy.advice_commands import Commands, cli_name
+from trtcalib.accuracy.remedies import search_task
+from trtcalib.accuracy.result import Advice, Sensitivity
+from trtcalib.accuracy.task import Task, open_task
 from trtcalib.core.cache import parse_cache
-from trtcalib.errors import SpecError
+from trtcalib.errors import ModelError, SpecError
 
 SOUND = 0.99
 
@@ -40,11 +43,13 @@ def test_a_ruined_channel_is_answered_by_leaving_its_node_in_float(outlier):
 
 
 def test_the_fallback_is_told_in_each_tools_own_words(outlier):
-    fault, advice, _ = outlier
+    fault, advice, folder = outlier
     command = advice.items[0].command.splitlines()
     assert f"--exclude '^{fault.culprit}$'" in command[0]
-    assert command[0].startswith(f"trtcalib qdq {fault.model} model.cache")
+    assert command[0].startswith(f"trtcalib qdq {fault.model} {folder}/{CACHE}")
     assert f"--fallback fp16:{fault.culprit}" in command[1]
+    method = next((item for item in advice.items if item.code == "method"), None)
+    assert ("--calibrator entropy" in command[1]) == (method is None)
     assert f"--layerPrecisions={fault.culprit}:fp16" in command[2]
 
 
@@ -89,9 +94,9 @@ def test_rare_large_values_are_answered_by_a_method_that_does_not_clip_them(tmp_
     first = advice.items[0]
     assert advice.before.value < 0.6
     assert first.code == "method"
-    assert first.title == "Calibrate with minmax instead of entropy"
+    assert first.title == "Calibrate with percentile 99.999 instead of entropy"
     assert any(fault.culprit in said and "99 % of the noise" in said for said in first.evidence)
-    assert first.command.endswith("--calibrator minmax -o model.cache")
+    assert first.command.endswith("--calibrator percentile-99.999 -o model.cache")
     assert first.checked.value >= SOUND
     assert advice.after.value >= SOUND
 
@@ -141,7 +146,7 @@ def test_a_sound_model_is_told_to_be_left_alone(tmp_path):
     assert advice.evaluation.samples == 125
     assert advice.items[0].code == "fine"
     assert advice.after is None
-    assert any("95 % confidence" in said for said in advice.items[0].evidence)
+    assert any("(95 %: " in said for said in advice.items[0].evidence)
 
 
 def test_the_same_advice_is_the_same_bytes(tmp_path):
@@ -185,3 +190,77 @@ def test_commands_are_quoted_for_a_shell():
     commands = Commands("my model.onnx", ("--data", "a b.npz"), ("--data", "a b.npz"), "out put")
     assert commands.study("ablate", "-o", "x") == "trtcalib ablate 'my model.onnx' --data 'a b.npz' -o x"
     assert commands.calibrate("-o", "c") == "trtcalib calibrate 'my model.onnx' --data 'a b.npz' -o c"
+
+
+def test_a_model_whose_feeds_have_no_batch_axis_is_advised_without_a_study(tmp_path):
+    model = save_model(
+        tmp_path / "whole.onnx",
+        "whole (float[2, 2] x, float[3] s) => (float[2, 2] y) <float[2, 2] w = {1, -2, 3, 0.5}> { y = MatMul(x, w) }",
+    )
+    rng = np.random.default_rng(3)
+    data = {name: rng.random((24, *shape), np.float32) for name, shape in (("x", (2, 2)), ("s", (3,)))}
+    advice = advise(Task(model=model, data=data), tmp_path / "out")
+    assert set(advice.sources) == {"ablation", "sensitivity"}
+    assert "batch-size" not in [item.code for item in advice.items]
+
+
+def test_nodes_are_searched_on_samples_that_do_not_judge_the_advice(outlier):
+    *_, folder = outlier
+    searched = Sensitivity.model_validate_json((folder / "sensitivity.json").read_bytes())
+    judged = Advice.model_validate_json((folder / RESULT).read_bytes())
+    assert searched.evaluation.sha256 != judged.evaluation.sha256
+    assert searched.metric == judged.metric
+
+
+def test_nodes_are_searched_by_agreement_where_calibration_samples_have_no_labels(tmp_path):
+    fault = planted.sound(tmp_path)
+    data = {"image": np.random.default_rng(5).random((40, 1, 8, 8)).astype(np.float32)}
+    opened = open_task(Task(model=fault.model, data=data, eval_data=fault.evaluation, labels=fault.labels))
+    task = search_task(opened)
+    assert opened.metric.name == "top1"
+    assert (task.metric, task.labels, task.eval_data) == ("agreement", None, None)
+
+
+@pytest.mark.parametrize(
+    ("losses", "alike", "taken"),
+    [
+        ({"minmax": 0.15, "entropy": 0.15}, ["entropy"], "entropy"),  # nothing is gained
+        ({"minmax": 0.12, "entropy": 0.15}, ["entropy"], "entropy"),  # nor told from it
+        ({"minmax": 0.005, "entropy": 0.015}, ["entropy"], "minmax"),  # without it nodes would go to float
+        ({"minmax": 0.001, "entropy": 0.005}, [], "minmax"),  # seen to do better
+    ],
+)
+def test_the_usual_method_stays_unless_another_is_seen_to_do_better_or_alone_suffices(losses, alike, taken):
+    rows = [
+        SimpleNamespace(method=name, cells=[SimpleNamespace(judgement=SimpleNamespace(loss=loss))])
+        for name, loss in losses.items()
+    ]
+    ablation = SimpleNamespace(rows=rows, best="minmax", indistinguishable=alike)
+    assert choose_method(ablation, 0.01) == taken
+
+
+def test_a_loss_that_stays_is_said_to_stay(tmp_path):
+    fault = planted.outlier_channel(tmp_path)
+    task = Task(model=fault.model, data=fault.calibration, eval_data=fault.evaluation, max_eval_samples=60)
+    advice = advise(task, tmp_path / "out", max_loss=0)
+    assert advice.before.loss > 0
+    assert ("open" in [item.code for item in advice.items]) == (advice.after.loss > 0)
+
+
+def test_commands_to_leave_nodes_in_float_take_the_scales_that_the_advice_ends_at():
+    commands = Commands("m.onnx", ("--data", "d"), ("--data", "d"), "out", 0.02)
+    dialects = {"qdq": "Q", "build": "B", "trtexec": "T"}
+    assert list(commands.fallback(dialects, "mse")) == [
+        "trtcalib qdq m.onnx out/advised.cache Q -o model.qdq.onnx",
+        "trtcalib build m.onnx --data d --calibrator mse --fp16 B -o model.engine",
+        "trtexec --onnx=m.onnx --int8 --fp16 --calib=out/advised.cache T",
+    ]
+    assert "--cache out/advised.cache --reuse-cache --fp16 B" in list(commands.fallback(dialects, None))[1]
+    assert commands.advise == "trtcalib advise m.onnx --data d --max-loss 0.02 -o out"
+
+
+def test_where_nothing_comes_of_it_no_folder_stays(tmp_path):
+    model = save_model(tmp_path / "relu.onnx", "relu (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }")
+    with pytest.raises(ModelError, match="nothing to quantize"):
+        advise(Task(model=model, data={"x": np.ones((8, 4), np.float32)}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -80,9 +80,24 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--workers", type=int, default=default_workers(), help="threads (default: one per CPU)")
     parser.add_argument(
-        "--modelopt", type=Path, metavar="PYTHON", help="for accuracy: interpreter of an environment with nvidia-modelopt[onnx]"
+        "--modelopt",
+        type=Path,
+        metavar="PYTHON",
+        help="for accuracy: interpreter of an environment with nvidia-modelopt[onnx]",
     )
-    names = ["search", "collection", "calibrator", "memory", "start-up", "large", "study", "qdq", "ablation", "sensitivity", "accuracy"]
+    names = [
+        "search",
+        "collection",
+        "calibrator",
+        "memory",
+        "start-up",
+        "large",
+        "study",
+        "qdq",
+        "ablation",
+        "sensitivity",
+        "accuracy",
+    ]
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=", ".join(names))
     return parser.parse_args()
 

@@ -19,7 +19,9 @@ NO_TENSORRT = (
     "8.6 to 10.16)\n"
 )
 
-UNKNOWN = "percentil-99: no such calibrator: expected entropy, minmax, mse, percentile-<p> or the name of a .yaml file{hint}"
+UNKNOWN = (
+    "percentil-99: no such calibrator: expected entropy, minmax, mse, percentile-<p> or the name of a .yaml file{hint}"
+)
 
 QDQ = """
 qdq (float[N, 4] x) => (float[N, 4] y)

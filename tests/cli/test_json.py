@@ -43,7 +43,10 @@ def read(schema: str) -> dict[str, Any]:
         ("evaluation", ["evaluate", "model.onnx", "--data", "data.npy", "--json"]),
         ("advice", ["advise", "model.onnx", "--data", "data.npy", "-o", "advice", "--json"]),
         ("ablation", ["ablate", "model.onnx", "--data", "data.npy", "-o", "ablation", "--json"]),
-        ("sensitivity", ["sensitivity", "model.onnx", "--data", "data.npy", "--max-loss", "0", "-o", "sensitivity", "--json"]),
+        (
+            "sensitivity",
+            ["sensitivity", "model.onnx", "--data", "data.npy", "--max-loss", "0", "-o", "sensitivity", "--json"],
+        ),
         ("sweep", ["sweep", "model.onnx", "--data", "data.npy", "--budget", "2", "-o", "sweep", "--json"]),
         ("doctor", ["doctor", "--json"]),
     ],

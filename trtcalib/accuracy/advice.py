@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trtcalib.accuracy.ablation import AblationViews, ablate
+from trtcalib.accuracy.advice_commands import CACHE, Commands, commands_for
+from trtcalib.accuracy.advice_given import Given
 from trtcalib.accuracy.advice_items import (
-    Commands,
+    BatchSize,
     items_of_batches,
     items_of_inputs,
     items_of_layers,
     items_of_method,
     items_of_samples,
-    loss_text,
+    items_of_the_loss,
 )
 from trtcalib.accuracy.paired import gain, gain_interval
-from trtcalib.accuracy.remedies import Prepared, Tried, judge_recipe, prepare_both, prepare_calibration, without_samples
-from trtcalib.accuracy.result import Ablation, Advice, AdviceItem, Sensitivity
-from trtcalib.accuracy.sensitivity import measure_sensitivity
+from trtcalib.accuracy.remedies import (
+    Prepared,
+    Tried,
+    judge_recipe,
+    prepare_both,
+    prepare_calibration,
+    search_task,
+    without_samples,
+)
+from trtcalib.accuracy.result import Ablation, AblationRow, Advice, AdviceItem, Sensitivity
+from trtcalib.accuracy.sensitivity import SensitivityViews, measure_sensitivity
+from trtcalib.accuracy.study_folder import result_folder
 from trtcalib.accuracy.task import OpenTask, Task, open_task
 from trtcalib.batch_study.result import OutlierSample, Study
 from trtcalib.batch_study.study import study
-from trtcalib.errors import SpecError
-from trtcalib.files import make_folder, write_files
-from trtcalib.manifest import portable_path
+from trtcalib.files import write_files
 from trtcalib.passes import Progress
-from trtcalib.reports.inputs import read_results
+from trtcalib.samples.sources import open_source
 from trtcalib.specs import load_recipe, recipe_of
 
-__all__ = ["CACHE", "MAX_LOSS", "RESULT", "Views", "advise"]
+__all__ = ["CACHE", "MAX_LOSS", "RESULT", "Views", "advise", "choose_method"]
 
 RESULT = "advice.json"
-
-CACHE = "advised.cache"
 
 MAX_LOSS = 0.01
 """What INT8 may lose, in the metric's own terms: a point of a hundred, or 20 dB. Ours; the literature calls a point acceptable."""
@@ -57,7 +64,7 @@ class Views:
     """Make further files from finished results, by name; ``None``: none."""
 
     ablation: AblationViews | None = None
-    sensitivity: Callable[[Sensitivity], Mapping[str, bytes]] | None = None
+    sensitivity: SensitivityViews | None = None
     advice: Callable[[Advice], Mapping[str, bytes]] | None = None
 
 
@@ -74,7 +81,8 @@ def advise(  # noqa: PLR0913 - the public call names every choice that changes t
     """Find out what to do about INT8's loss, try it, and say it.
 
     Makes what was not given: a study of batch sizes, an ablation of methods, a sensitivity ranking. Samples are held out for all judging
-    unless ``eval_data`` are given.
+    unless ``eval_data`` are given. Nodes to leave in float are searched on calibration samples, so that the judged ones have no part in the choice
+    that they judge.
 
     Args:
         task: Model, data, labels and metric.
@@ -91,63 +99,39 @@ def advise(  # noqa: PLR0913 - the public call names every choice that changes t
     """
     say = tell or (lambda _: None)
     folder = Path(output)
-    commands = _commands(task, folder)
+    commands = commands_for(task, folder, max_loss)
     task = replace(task, hold_out=True)
     opened = open_task(task)
-    results = _Given(given, opened)
-    make_folder(folder)
-    say("entropy, everything in INT8")
-    before = judge_recipe(task, USUAL)
-    say("the inputs")
-    prepared = _inputs(opened, before)
-    if prepared is not None:
-        task = replace(prepared.after.task, hold_out=True)
-    now = before if prepared is None else prepared.after
-    job = _Job(task, folder, max_loss, now, views or Views(), progress)
-    say("batch sizes and orders")
-    studied = results.study or job.study()
-    say("methods")
-    ablation = results.ablation or ablate(task, folder, views=job.views.ablation, progress=progress)
-    method = _method(ablation, max_loss)
-    say("layers")
-    sensitivity = results.sensitivity or job.sensitivity(ablation, method)
-    say("samples, and everything together")
-    found = _Found(prepared, job.samples(studied), studied, ablation, method, sensitivity)
-    after, items = job.items(found, commands)
-    result = Advice(
-        **_facts(opened, before, folder),
-        reference=before.reference,
-        before=before.scored.judgement,
-        after=None if after is None else after.scored.judgement,
-        items=items,
-        sources=_sources(results, folder),
-    )
-    job.write(result, after or now)
-    return result
-
-
-def _commands(task: Task, folder: Path) -> Commands:
-    """Return how the user named things; data that have no name on a command line get a placeholder."""
-    data = _word(task.data)
-    judged = ["--data", data]
-    judged += ["--hold-out"] if task.eval_data is None else ["--eval-data", _word(task.eval_data)]
-    if task.labels is not None:
-        judged += ["--labels", _word(task.labels)]
-    if isinstance(task.metric, str):
-        judged += ["--metric", task.metric]
-    if task.output is not None:
-        judged += ["--output-name", task.output]
-    grouped = {
-        "--batch-size": task.batching.batch_size,
-        "--max-samples": task.batching.max_samples,
-        "--shuffle": task.batching.shuffle,
-    }
-    options = [text for name, value in grouped.items() if value is not None for text in (name, str(value))]
-    return Commands(str(task.model), (*judged, *options), ("--data", data, *options), str(folder))
-
-
-def _word(given: Any) -> str:
-    return str(given) if isinstance(given, str | Path) else "DATA"
+    results = Given.read(given, opened)
+    with result_folder(folder, [RESULT, CACHE, f"{CACHE}.json"], task):
+        say("entropy, everything in INT8")
+        before = judge_recipe(task, USUAL)
+        say("the inputs")
+        prepared = _inputs(opened, before)
+        if prepared is not None:
+            task = replace(prepared.after.task, hold_out=True)
+        now = before if prepared is None else prepared.after
+        job = _Job(task, folder, max_loss, now, views or Views(), progress)
+        say("batch sizes and orders")
+        studied = results.study or (job.study() if _has_batches(opened) else None)
+        say("methods")
+        ablation = results.ablation or ablate(task, folder, views=job.views.ablation, progress=progress)
+        method = choose_method(ablation, max_loss)
+        say("layers")
+        sensitivity = results.sensitivity or job.sensitivity(ablation, method)
+        say("samples, and everything together")
+        found = _Found(prepared, job.samples(studied), studied, ablation, method, sensitivity)
+        after, items = job.items(found, commands)
+        result = Advice(
+            **_facts(opened, before, folder),
+            reference=before.reference,
+            before=before.scored.judgement,
+            after=None if after is None else after.scored.judgement,
+            items=items,
+            sources=results.sources(folder, studied=studied is not None),
+        )
+        job.write(result, after or now)
+        return result
 
 
 def _inputs(opened: OpenTask, before: Tried) -> Prepared | None:
@@ -158,47 +142,10 @@ def _inputs(opened: OpenTask, before: Tried) -> Prepared | None:
     )
 
 
-class _Given:
-    """Results that were given, held against the task.
-
-    Attributes:
-        study: ``None`` where none was given.
-        ablation: Likewise.
-        sensitivity: Likewise.
-        paths: Where they stand, by kind.
-    """
-
-    def __init__(self, given: Sequence[Path], opened: OpenTask) -> None:
-        self.study: Study | None = None
-        self.ablation: Ablation | None = None
-        self.sensitivity: Sensitivity | None = None
-        self.paths: dict[str, Path] = {}
-        found = read_results(given)
-        model = opened.facts(None, Path()).get("model")
-        digest = None if model is None else model.sha256
-        for file in found.studies:
-            self._check(file.path, file.study.model.sha256, digest)
-            self.study, self.paths["study"] = file.study, file.path
-        for result in found.accuracy:
-            if isinstance(result.result, Ablation | Sensitivity):
-                self._check(result.path, result.result.model.sha256, digest)
-                self._check_metric(result.path, result.result.metric.name, opened.metric.name)
-                self.paths[result.result.kind] = result.path
-            if isinstance(result.result, Ablation):
-                self.ablation = result.result
-            elif isinstance(result.result, Sensitivity):
-                self.sensitivity = result.result
-
-    def _check(self, path: Path, found: str, wanted: str | None) -> None:
-        if found != wanted:
-            raise SpecError(path, ("is of another model: its sha256 differs; make it again, or leave it out",))
-
-    def _check_metric(self, path: Path, found: str, wanted: str) -> None:
-        if found != wanted:
-            raise SpecError(
-                path,
-                (f"judges by {found}, and the advice is to be by {wanted}: give --metric {found}, or leave it out",),
-            )
+def _has_batches(opened: OpenTask) -> bool:
+    """Whether samples can be grouped in batches, which whole feeds of a model without a batch axis cannot."""
+    source = open_source(opened.calibration_data, opened.graph.inputs, skip_bad_images=opened.task.skip_bad_images)
+    return not source.whole or opened.graph.fixed_batch is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +154,15 @@ class _Found:
 
     prepared: Prepared | None
     samples: tuple[list[OutlierSample], Tried | None]
-    study: Study
+    study: Study | None
     ablation: Ablation
     method: str
     sensitivity: Sensitivity
+
+    @property
+    def row(self) -> AblationRow:
+        """What the method comes to."""
+        return next(row for row in self.ablation.rows if row.method == self.method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +196,18 @@ class _Job:
         row = next(row for row in ablation.rows if row.method == method)
         recipe = recipe_of(row.recipe) if row.cells[-1].judgement.loss > self.max_loss else load_recipe(USUAL)
         return measure_sensitivity(
-            self.task, self.folder, calibrator=recipe, max_loss=self.max_loss, progress=self.progress
+            search_task(open_task(self.task)),
+            self.folder,
+            calibrator=recipe,
+            max_loss=self.max_loss,
+            views=self.views.sensitivity,
+            progress=self.progress,
         )
 
-    def samples(self, studied: Study) -> tuple[list[OutlierSample], Tried | None]:
+    def samples(self, studied: Study | None) -> tuple[list[OutlierSample], Tried | None]:
         """Return the samples that stretch ranges, and what happens without them."""
-        outliers = [
-            sample for sample in studied.summary.outliers if sample.stretch is None or sample.stretch >= _STRETCH
-        ][:_MOST_SAMPLES]
+        found = [] if studied is None else studied.summary.outliers
+        outliers = [sample for sample in found if sample.stretch is None or sample.stretch >= _STRETCH][:_MOST_SAMPLES]
         if not outliers:
             return [], None
         opened = open_task(self.task)
@@ -259,23 +215,18 @@ class _Job:
 
     def items(self, found: _Found, commands: Commands) -> tuple[Tried | None, list[AdviceItem]]:
         """Return everything together, judged, and what to do about it, most important first."""
-        metric, opened = found.ablation.metric, open_task(self.task)
+        metric = found.ablation.metric
         outliers, fewer = found.samples
-        helps = fewer is not None and gain_interval(self.now.scored, fewer.scored, opened.metric).low > 0
+        helps = fewer is not None and gain_interval(self.now.scored, fewer.scored, open_task(self.task).metric).low > 0
         task = fewer.task if helps and fewer is not None else self.task
-        row = next(row for row in found.ablation.rows if row.method == found.method)
-        fallback = found.sensitivity.fallback if row.cells[-1].judgement.loss > self.max_loss else None
-        after = None
-        if helps or found.method != USUAL or fallback is not None:
-            after = judge_recipe(task, recipe_of(row.recipe), () if fallback is None else fallback.outputs)
+        plain, after, tried = self._together(found, task)
         items = []
-        if fallback is not None:
-            items += [
-                (gain(self.now.scored, after.scored) if after else 0.0, 1, i)
-                for i in items_of_layers(found.sensitivity, after, commands)
-            ]
+        if after is not plain and after is not None:
+            base = found.row.cells[-1].judgement.loss if plain is None else plain.scored.judgement.loss
+            layers = items_of_layers(found.sensitivity, found.row.recipe, after, commands)
+            items += [(base - after.scored.judgement.loss, 1, item) for item in layers]
         method = items_of_method(found.ablation, found.method, found.sensitivity, commands, self.max_loss)
-        items += [(self.now.scored.judgement.loss - row.cells[-1].judgement.loss, 2, item) for item in method]
+        items += [(self.now.scored.judgement.loss - found.row.cells[-1].judgement.loss, 2, item) for item in method]
         if outliers:
             samples = items_of_samples(outliers, self.now, fewer, commands, metric, helps=helps)
             items += [
@@ -283,28 +234,49 @@ class _Job:
             ]
         ranked = [item for _, _, item in sorted(items, key=lambda each: (-round(each[0], 9), each[1]))]
         first = [] if found.prepared is None else list(items_of_inputs(found.prepared, commands, metric))
-        last = list(items_of_batches(found.study, found.method, commands))
-        if not first and not items:
-            last.insert(0, self._fine(found, commands))
-        return after or (self.now if found.prepared else None), [*first, *ranked, *last]
+        last = list(self._batches(found, plain or self.now, commands))
+        ends = after or plain or self.now
+        if ends.scored.judgement.loss > self.max_loss or not (first or items):
+            last.insert(0, items_of_the_loss(ends, tried, found.method, commands, metric, self.max_loss))
+        changed = after or plain or (self.now if found.prepared else None)
+        return changed, [*first, *ranked, *last]
 
-    def _fine(self, found: _Found, commands: Commands) -> AdviceItem:
-        judged = self.now.scored.judgement
-        between = judged.loss_interval
-        evidence = [f"entropy loses {loss_text(found.ablation.metric, judged.loss)}"]
-        if between is not None and between.low is not None and between.high is not None:
-            evidence.append(
-                f"with 95 % confidence it lies between {loss_text(found.ablation.metric, between.low)} and {loss_text(found.ablation.metric, between.high)}: "
-                "more samples would tell it more closely"
-            )
-        return AdviceItem(
-            code="fine",
-            title="Keep entropy and everything in INT8: the loss is within what was allowed",
-            evidence=evidence,
-            command=commands.calibrate("-o", "model.cache"),
-            reproduce=commands.study("evaluate"),
-            checked=judged,
-        )
+    def _together(self, found: _Found, task: Task) -> tuple[Tried | None, Tried | None, Tried | None]:
+        """Return the method on the task, if anything changed; the same with nodes in float, where that is seen to help; and what was tried."""
+        recipe, fallback = recipe_of(found.row.recipe), found.sensitivity.fallback
+        plain = judge_recipe(task, recipe) if found.method != USUAL or task is not self.task else None
+        base = self.now if plain is None else plain
+        if fallback is None or base.scored.judgement.loss <= self.max_loss:
+            return plain, plain, None
+        tried = judge_recipe(task, recipe, fallback.outputs)
+        lowest = gain_interval(base.scored, tried.scored, open_task(self.task).metric).low
+        suffices = tried.scored.judgement.loss <= self.max_loss and gain(base.scored, tried.scored) > 0
+        return plain, tried if lowest > 0 or suffices else plain, tried
+
+    def _batches(self, found: _Found, before: Tried, commands: Commands) -> Iterator[AdviceItem]:
+        """Advise a batch size where scales move with it, after trying what it does to the loss."""
+        studied, row = found.study, found.row
+        if studied is None or found.method == "minmax" or studied.summary.score == 1:
+            return
+        size = studied.summary.stable_batch_size
+        samples = max(each.batch_size for each in studied.configurations)
+        tried, helps = None, False
+        if size is not None and min(before.calibration.provenance.batching.batch_size, samples) < size:
+            batching = replace(before.task.batching, batch_size=size)
+            tried = judge_recipe(replace(before.task, batching=batching), recipe_of(row.recipe))
+            helps = gain_interval(before.scored, tried.scored, open_task(self.task).metric).low > 0
+        given = self._everything() if size == samples else size
+        facts = BatchSize(given, found.method, row.recipe, before, tried, helps)
+        yield from items_of_batches(studied, facts, commands, found.ablation.metric)
+
+    def _everything(self) -> int | None:
+        """Return how many samples the user's data hold, those that are held out here included."""
+        opened = open_task(self.task)
+        size = open_source(self.task.data, opened.graph.inputs, skip_bad_images=self.task.skip_bad_images).size()
+        if size is None:
+            return None
+        most = self.task.batching.max_samples or size
+        return min(size, most) - min(size, most) % (opened.graph.fixed_batch or 1)
 
     def write(self, result: Advice, after: Tried) -> None:
         """Write the advice, and the cache that it ends at with its manifest."""
@@ -314,23 +286,15 @@ class _Job:
         write_files(files | after.calibration.files(self.folder / CACHE))
 
 
-def _method(ablation: Ablation, max_loss: float) -> str:
-    """Return the method to take: the usual one where it does well enough and none is seen to do better."""
-    usual = next((row for row in ablation.rows if row.method == USUAL), None)
-    alike = usual is not None and USUAL in (ablation.best, *ablation.indistinguishable)
-    if usual is not None and alike and usual.cells[-1].judgement.loss <= max_loss:
-        return USUAL
-    return ablation.best
+def choose_method(ablation: Ablation, max_loss: float) -> str:
+    """Return the method to take: the usual one where none is seen to do better, unless the best alone is within what may be lost."""
+    losses = {row.method: row.cells[-1].judgement.loss for row in ablation.rows}
+    if USUAL not in (ablation.best, *ablation.indistinguishable) or USUAL not in losses:
+        return ablation.best
+    return ablation.best if losses[ablation.best] <= max_loss < losses[USUAL] else USUAL
 
 
 def _facts(opened: OpenTask, before: Tried, folder: Path) -> dict[str, Any]:
     """Return what a result starts with."""
     opened.samples.batches.seen = before.scored.samples.shape[1]
     return opened.facts(before.calibration, folder)
-
-
-def _sources(results: _Given, folder: Path) -> dict[str, str]:
-    """Return where the results stand that the advice rests on."""
-    made = {"study": "study/study.json", "ablation": "ablation.json", "sensitivity": "sensitivity.json"}
-    given = {kind: portable_path(str(path.resolve()), folder.resolve()) for kind, path in results.paths.items()}
-    return made | given

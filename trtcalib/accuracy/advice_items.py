@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trtcalib.accuracy.advice_commands import Commands, cli_name
 from trtcalib.accuracy.remedies import Prepared, Tried
-from trtcalib.accuracy.result import Ablation, AblationRow, AdviceItem, LayerSensitivity, MetricFacts, Sensitivity
+from trtcalib.accuracy.result import (
+    Ablation,
+    AdviceItem,
+    Judgement,
+    LayerSensitivity,
+    MetricFacts,
+    Sensitivity,
+)
 from trtcalib.batch_study.result import OutlierSample, Study
 from trtcalib.spec_files import brief
 
 __all__ = [
-    "Commands",
-    "cli_name",
+    "BatchSize",
     "items_of_batches",
     "items_of_inputs",
     "items_of_layers",
     "items_of_method",
     "items_of_samples",
+    "items_of_the_loss",
     "loss_text",
 ]
 
@@ -27,63 +34,17 @@ _NAMED = 5
 """Names that a sentence lists; the rest are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
-    """Command lines for the model and the data as the user named them.
-
-    Attributes:
-        model: The model.
-        judged: Options that say what is calibrated and judged on.
-        data: The option that says what is calibrated on.
-        folder: Where results stand.
-    """
-
-    model: str
-    judged: tuple[str, ...]
-    data: tuple[str, ...]
-    folder: str
-
-    def study(self, command: str, *more: str) -> str:
-        """Return the line of an accuracy study."""
-        return shlex.join(["trtcalib", command, self.model, *self.judged, *more])
-
-    def calibrate(self, *more: str) -> str:
-        """Return the line of a calibration."""
-        return shlex.join(["trtcalib", "calibrate", self.model, *self.data, *more])
-
-    def fallback(self, dialects: Mapping[str, str]) -> Iterator[str]:
-        """Yield a line per tool that is told of nodes to leave in float."""
-        model = shlex.quote(self.model)
-        lines = {
-            "qdq": f"trtcalib qdq {model} model.cache {{}} -o model.qdq.onnx",
-            "build": f"trtcalib build {model} {shlex.join(self.data)} --fp16 {{}} -o model.engine",
-            "trtexec": f"trtexec --onnx={model} --int8 --fp16 --calib=model.cache {{}}",
-            "modelopt": f"python -m modelopt.onnx.quantization --onnx_path={model} {{}}",
-        }
-        for tool, line in lines.items():
-            if tool in dialects:
-                yield line.replace("{}", dialects[tool])
-
-
 def loss_text(metric: MetricFacts, loss: float) -> str:
     """Return a loss for people."""
     if metric.name == "sqnr":
-        return f"noise of {loss:.3g} of the signal"
-    if metric.is_share or metric.name == "agreement":
-        return f"{100 * loss:.2f} points"
-    return f"{loss:.5g}"
+        return f"noise of {_amount(metric, loss)} of the signal"
+    return f"{_amount(metric, loss)} points" if metric.is_share or metric.name == "agreement" else _amount(metric, loss)
 
 
-def cli_name(recipe: Mapping[str, Any]) -> str | None:
-    """Return what ``--calibrator`` takes for a recipe; ``None`` where it needs a YAML file."""
-    if recipe.get("range", "doubling") != "doubling" or recipe.get("bins", 2048) != 2048:  # noqa: PLR2004 - the defaults
-        return None
-    match recipe:
-        case {"method": "percentile", "percentile": share}:
-            return f"percentile-{share:.15g}"
-        case {"method": "entropy", "variant": "tensorrt"} | {"method": "minmax" | "mse"}:
-            return str(recipe["method"])
-    return None
+def _amount(metric: MetricFacts, loss: float) -> str:
+    if metric.name != "sqnr" and (metric.is_share or metric.name == "agreement"):
+        return f"{round(100 * loss, 2) + 0.0:.2f}"  # not -0.00
+    return f"{loss:.3g}" if metric.name == "sqnr" else f"{loss:.5g}"
 
 
 def items_of_inputs(found: Prepared, commands: Commands, metric: MetricFacts) -> Iterator[AdviceItem]:
@@ -136,7 +97,7 @@ def items_of_samples(
         title=f"{what}: {'they stretch' if many else 'it stretches'} ranges that no other sample needs",
         evidence=evidence,
         command=None,
-        reproduce=shlex.join(["trtcalib", "study", commands.model, *commands.data, "-o", f"{commands.folder}/study"]),
+        reproduce=commands.advise,
         checked=None if tried is None else tried.scored.judgement,
     )
 
@@ -151,7 +112,7 @@ def items_of_method(
     if chosen is usual:
         return
     name = cli_name(chosen.recipe)
-    evidence = [f"{row.method}: {_both(row, metric)}" for row in (usual, chosen)]
+    evidence = [f"{row.method}: {_loses(row.cells[-1].judgement, metric)}" for row in (usual, chosen)]
     alike = [other for other in ablation.indistinguishable if other != method]
     if alike:
         evidence.append(f"these samples cannot tell {', '.join(alike)} from {method}")
@@ -170,8 +131,17 @@ def items_of_method(
     )
 
 
-def items_of_layers(sensitivity: Sensitivity, after: Tried | None, commands: Commands) -> Iterator[AdviceItem]:
-    """Advise the nodes to leave in float."""
+def items_of_layers(
+    sensitivity: Sensitivity, recipe: Mapping[str, Any], after: Tried, commands: Commands
+) -> Iterator[AdviceItem]:
+    """Advise the nodes to leave in float.
+
+    Args:
+        sensitivity: Holds the set.
+        recipe: The method that the set goes with.
+        after: The set, judged on samples that the search has not seen.
+        commands: How the user named things.
+    """
     found, metric = sensitivity.fallback, sensitivity.metric
     if found is None:
         return
@@ -182,8 +152,17 @@ def items_of_layers(sensitivity: Sensitivity, after: Tried | None, commands: Com
     )
     evidence = [
         _culprit(sensitivity.layers[0], metric),
-        f"with {'it' if len(found.nodes) == 1 else 'them'} in float the loss is {loss_text(metric, found.loss)}, from {loss_text(metric, sensitivity.full.loss)}{kept}",
+        (
+            f"on the samples of the search, with {'it' if len(found.nodes) == 1 else 'them'} in float the loss is {loss_text(metric, found.loss)}, "
+            f"from {loss_text(metric, sensitivity.full.loss)}{kept}"
+        ),
+        f"on the judged samples it {_loses(after.scored.judgement, metric)}",
     ]
+    samples = sensitivity.evaluation.samples
+    if metric.is_share and 1 / samples > found.max_loss:
+        evidence.append(
+            f"one of {samples} samples is {loss_text(metric, 1 / samples)}, so that none may be wrong: with more samples fewer nodes may do"
+        )
     if not found.reached:
         evidence.append(
             f"no set brought the loss to {loss_text(metric, found.max_loss)}: something other than INT8 of these nodes is wrong"
@@ -192,39 +171,112 @@ def items_of_layers(sensitivity: Sensitivity, after: Tried | None, commands: Com
         code="fallback",
         title=f"Leave {len(found.nodes)} of {len(sensitivity.layers)} nodes in FP16: {names}{f' and {more} more' if more > 0 else ''}",
         evidence=evidence,
-        command="\n".join(commands.fallback(found.dialects)),
-        reproduce=commands.study("sensitivity", "--max-loss", f"{found.max_loss:g}", "-o", "sensitivity"),
-        checked=None if after is None else after.scored.judgement,
+        command="\n".join(commands.fallback(found.dialects, cli_name(recipe))),
+        reproduce=commands.advise,
+        checked=after.scored.judgement,
     )
 
 
-def items_of_batches(study: Study, method: str, commands: Commands) -> Iterator[AdviceItem]:
-    """Advise a batch size where it moves scales."""
-    if method == "minmax" or study.summary.score == 1:
-        return
-    size = study.summary.stable_batch_size
-    known = size is not None and any(c.batch_size == size for c in study.configurations)
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """A batch size that was studied.
+
+    Attributes:
+        given: What to give ``--batch-size``; ``None`` where that is not known.
+        method: The method.
+        recipe: The same as a recipe.
+        before: The method with the batches that were used.
+        tried: In batches of the advised size; ``None`` where those that were used are such.
+        helps: Whether it is seen to lose less.
+    """
+
+    given: int | None
+    method: str
+    recipe: Mapping[str, Any]
+    before: Tried
+    tried: Tried | None
+    helps: bool
+
+
+def items_of_batches(study: Study, found: BatchSize, commands: Commands, metric: MetricFacts) -> Iterator[AdviceItem]:
+    """Advise a batch size where it is seen to help; elsewhere tell that it moves scales."""
+    used = found.before.calibration.provenance.batching.batch_size
+    share = f"{100 * (1 - study.summary.score):.1f} % of the scales move by more than 1 %"
+    others = len(study.configurations) - 1
+    evidence = [f"{share} between one batch of everything and {others} other configurations ({study.method})"]
+    title = study.summary.recommendation
+    if found.tried is None:
+        evidence.append(
+            f"the scales here were made in batches of {used}, which is such; a build in others makes other scales"
+        )
+    else:
+        judged, before = found.tried.scored.judgement, found.before.scored.judgement
+        evidence.append(
+            f"in such batches {found.method} {_loses(judged, metric)}, in batches of {used} it {_loses(before, metric)}"
+        )
+        if not found.helps:
+            evidence.insert(0, title)
+            title = f"Keep batches of {used}: others move scales, and are not seen to lose less"
+    command = None
+    if found.helps and found.given is not None:
+        name = cli_name(found.recipe)
+        calibrator = () if name in (None, "entropy") else ("--calibrator", str(name))
+        command = commands.calibrate(*calibrator, "--batch-size", str(found.given), "-o", "model.cache")
     yield AdviceItem(
         code="batch-size",
-        title=study.summary.recommendation,
-        evidence=[
-            (
-                f"{100 * (1 - study.summary.score):.1f} % of the scales move by more than 1 % between one batch of everything and "
-                f"{len(study.configurations) - 1} other configurations ({study.method})"
-            ),
-        ],
-        command=commands.calibrate("--batch-size", str(size), "-o", "model.cache") if known else None,
-        reproduce=shlex.join(["trtcalib", "study", commands.model, *commands.data, "-o", f"{commands.folder}/study"]),
-        checked=None,
+        title=title,
+        evidence=evidence,
+        command=command,
+        reproduce=commands.advise,
+        checked=None if found.tried is None else found.tried.scored.judgement,
     )
 
 
-def _both(row: AblationRow, metric: MetricFacts) -> str:
-    judged = row.cells[-1].judgement
-    between = judged.loss_interval
+def items_of_the_loss(
+    ends: Tried, tried: Tried | None, method: str, commands: Commands, metric: MetricFacts, max_loss: float
+) -> AdviceItem:
+    """Say that nothing needs to be done, or that what was tried does not suffice.
+
+    Args:
+        ends: What the advice comes to.
+        tried: Nodes in float, whether that is advised or not.
+        method: The method of both.
+        commands: How the user named things.
+        metric: Judges.
+        max_loss: What may be lost.
+    """
+    judged = ends.scored.judgement
+    if judged.loss <= max_loss:
+        return AdviceItem(
+            code="fine",
+            title=f"Keep {method} and everything in INT8: the loss is within what was allowed",
+            evidence=[f"{method} {_loses(judged, metric)}"],
+            command=commands.calibrate("-o", "model.cache"),
+            reproduce=commands.study("evaluate"),
+            checked=judged,
+        )
+    evidence = [f"{method} {_loses(judged, metric)}"] if tried is not ends else []
+    if tried is not None:
+        seen = "" if tried is ends else ", which these samples do not show to help"
+        evidence.append(
+            f"{method} with {len(tried.float_outputs)} nodes in float {_loses(tried.scored.judgement, metric)}{seen}"
+        )
+    evidence.append("not tried here: more samples, training with quantization, FP16 for the whole model")
+    return AdviceItem(
+        code="open",
+        title=f"Nothing that was tried brings the loss down to {loss_text(metric, max_loss)}",
+        evidence=evidence,
+        command=None,
+        reproduce=commands.advise,
+        checked=judged,
+    )
+
+
+def _loses(judged: Judgement, metric: MetricFacts) -> str:
+    said, between = f"loses {loss_text(metric, judged.loss)}", judged.loss_interval
     if between is None or between.low is None or between.high is None:
-        return f"loses {loss_text(metric, judged.loss)}"
-    return f"loses {loss_text(metric, judged.loss)} (95 %: {loss_text(metric, between.low)} to {loss_text(metric, between.high)})"
+        return said
+    return f"{said} (95 %: {_amount(metric, between.low)} to {_amount(metric, between.high)})"
 
 
 def _culprit(layer: LayerSensitivity, metric: MetricFacts) -> str:

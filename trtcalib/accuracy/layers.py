@@ -26,6 +26,7 @@ from trtcalib.accuracy.simulation import Choice, Downstream, Plan, Simulation
 from trtcalib.batches import Run, in_order
 from trtcalib.collect import default_workers
 from trtcalib.onnx_graph import ModelGraph
+from trtcalib.onnx_tensors import constant_tensors
 from trtcalib.passes import Progress
 from trtcalib.sessions import Session
 
@@ -68,7 +69,8 @@ class MeasuredLayer:
 
 def group_size(graph: ModelGraph) -> int:
     """Return how many nodes are measured at a time."""
-    weights = sum(math.prod(tensor.dims) * _BYTES for tensor in graph.proto.graph.initializer)  # wherever they stand
+    # Wherever they stand: in the file, beside it, or in Constant nodes.
+    weights = sum(math.prod(tensor.dims) * _BYTES for tensor in constant_tensors(graph.proto.graph))
     return int(max(1, min(GROUP, _OPEN_BYTES // max(1, PARTS * weights))))
 
 

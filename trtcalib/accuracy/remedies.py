@@ -11,7 +11,7 @@ from trtcalib.accuracy.judging import ModelRunner, judge
 from trtcalib.accuracy.labels import stated_labels
 from trtcalib.accuracy.paired import Scored, gain, gain_interval
 from trtcalib.accuracy.result import Score
-from trtcalib.accuracy.scores import Outputs
+from trtcalib.accuracy.scores import Outputs, Top
 from trtcalib.accuracy.simulation import Choice, Simulation, check_quantized
 from trtcalib.accuracy.task import OpenTask, Task, open_task
 from trtcalib.calibration import Calibration
@@ -27,7 +27,15 @@ from trtcalib.samples.prepared_source import PreparedSource
 from trtcalib.samples.sources import open_source
 from trtcalib.specs import Recipe
 
-__all__ = ["Prepared", "Tried", "judge_recipe", "prepare_both", "prepare_calibration", "without_samples"]
+__all__ = [
+    "Prepared",
+    "Tried",
+    "judge_recipe",
+    "prepare_both",
+    "prepare_calibration",
+    "search_task",
+    "without_samples",
+]
 
 _DOUBTFUL = 0.9
 """FP32's share of right samples below which other preparations of the inputs are tried; ours. Where it is right that the model is no
@@ -113,7 +121,7 @@ def prepare_calibration(
     for finding in compare_inputs(calibrated, judged):
         ours = next(each for each in calibrated if each.name == finding.tensor)
         theirs = next(each for each in judged if each.name == finding.tensor)
-        if max(ours.std, theirs.std) < _SPREAD * min(ours.std, theirs.std):
+        if max(ours.std, theirs.std) < _SPREAD * min(ours.std, theirs.std) or _one_sample_explains(ours, theirs):
             continue  # single values are odd, as in a broken picture, and not how all were prepared
         factor = likely_factor(theirs, ours)
         name = f"x*{factor:.4g}" if factor >= 1 else f"x/{1 / factor:.4g}"
@@ -122,6 +130,15 @@ def prepare_calibration(
             found.append(Prepared(finding, ours.name, preparation, judge_recipe(task, recipe)))
     better = [each for each in found if gain_interval(before.scored, each.after.scored, opened.metric).low > 0]
     return max(better, key=lambda each: gain(before.scored, each.after.scored), default=None)
+
+
+def _one_sample_explains(ours: InputStatistics, theirs: InputStatistics) -> bool:
+    """Whether one sample, full of the largest magnitude, could make the difference of sums and of sums of squares."""
+    wide, narrow = (ours, theirs) if ours.std > theirs.std else (theirs, ours)
+    largest = max(abs(wide.minimum), abs(wide.maximum))
+    shift = abs(wide.mean - narrow.mean)
+    excess = wide.std**2 + wide.mean**2 - narrow.std**2 - narrow.mean**2
+    return shift * wide.samples <= largest and excess * wide.samples <= largest**2
 
 
 def prepare_both(opened: OpenTask, before: Tried, findings: Sequence[Finding], recipe: str) -> Prepared | None:
@@ -173,6 +190,33 @@ def without_samples(opened: OpenTask, task: Task, names: Sequence[str], recipe: 
     labels = None if opened.samples.labels is None else opened.samples.labels.values
     judged = replace(task, data=fewer, eval_data=judged_source, labels=labels, hold_out=False)
     return judge_recipe(judged, recipe)
+
+
+def search_task(opened: OpenTask) -> Task:
+    """Return a task that is judged on calibration samples, no more than are judged here, so that a choice can be judged on samples unseen.
+
+    Where the metric needs labels and the calibration samples have none, FP32 says what is right; where the model's outputs are not such that
+    the loss would be in the same units, it is the task itself.
+
+    Args:
+        opened: The task.
+    """
+    task, labels = opened.task, opened.calibration_labels
+    metric = task.metric
+    if opened.metric.needs_labels and labels is None:
+        metric = "agreement"
+        if not isinstance(opened.metric, Top):
+            return task
+    most = opened.samples.batches.samples
+    return replace(
+        task,
+        data=opened.calibration_data,
+        eval_data=None,
+        labels=None if labels is None else labels.values,
+        metric=metric,
+        max_eval_samples=most,
+        hold_out=False,
+    )
 
 
 def _prepared(task: Task, name: str, preparation: Preparation, *, both: bool) -> Task:

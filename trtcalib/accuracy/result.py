@@ -293,7 +293,7 @@ class AdviceItem(_Facts):
     """One thing to do, or to know."""
 
     code: Annotated[
-        str, Field(description="stable name of the kind: inputs, method, batch-size, fallback, samples, fine")
+        str, Field(description="stable name of the kind: inputs, method, batch-size, fallback, samples, open, fine")
     ]
     title: Annotated[str, Field(description="what to do, in one sentence")]
     evidence: Annotated[list[str], Field(description="what was measured, one sentence each")]

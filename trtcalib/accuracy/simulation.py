@@ -182,7 +182,10 @@ def check_quantized(graph: ModelGraph, plan: Plan, cache: Path | None = None) ->
     if plan.weighted:
         return
     if plan.of == 0:
-        raise ModelError(graph.path, "it has no Conv, ConvTranspose, MatMul or Gemm: there is nothing to quantize")
+        raise ModelError(
+            graph.path,
+            "it has no Conv, ConvTranspose, MatMul or Gemm outside of control flow (If, Loop, Scan): there is nothing to quantize",
+        )
     raise CacheMismatchError(
         cache,
         f"no usable scale for an input of any of the {plan.of} weighted nodes of {graph.path}: nothing would be quantized; trtcalib cache "

@@ -191,6 +191,8 @@ class OpenTask:
             yield "whether the scales were made from the judged samples is not known here; if they were, the figures flatter"
         elif not held_out:
             yield "the samples that are judged are those that the scales were made from: give --eval-data, or --hold-out, for an honest figure"
+        if self.task.metric is None and self.metric.name == "sqnr":
+            yield "judged by SQNR, since no output is plainly one row of class scores; where rows of an output are, --metric agreement says more"
         if seen < _SPOKEN_SAMPLES:
             yield f"{seen} sample{'s are' if seen != 1 else ' is'} few: look at the intervals before the values"
         if self.samples.batches.left_out:
