@@ -58,7 +58,7 @@ _HOME = {
     "Task": "accuracy.task",
     "TrtcalibError": "errors",
     "ablate": "accuracy.ablation",
-    "advise": "accuracy.advice",
+    "advise": "advising.advice",
     "amax_from_scale": "core.scale",
     "calibrate": "calibration",
     "collect_histogram": "core.histogram",

@@ -16,14 +16,14 @@ from trtcalib.accuracy import ablation as module
 from trtcalib.accuracy import rounds
 from trtcalib.accuracy.ablation import JOURNAL, METHODS, RESULT, ablate
 from trtcalib.accuracy.evaluation import Under, evaluate
-from trtcalib.accuracy.judgements import judgement
-from trtcalib.accuracy.judging import ModelRunner, judge
 from trtcalib.accuracy.result import Ablation
 from trtcalib.accuracy.simulation import Choice, Simulation
 from trtcalib.accuracy.task import Task, open_task
 from trtcalib.batches import Batching
 from trtcalib.calibration import calibrate
 from trtcalib.errors import DataError, MetricError, ModelError, OutputError, SpecError
+from trtcalib.judging.judge import ModelRunner, judge
+from trtcalib.judging.judgements import judgement
 from trtcalib.specs import load_recipe
 
 COLUMNS = [(False, "tensor"), (False, "channel"), (True, "float"), (True, "channel")]

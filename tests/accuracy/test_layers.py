@@ -15,10 +15,10 @@ from tests.accuracy.test_parts import MORE
 from tests.models import make_model
 from tests.qdq.graphs import ACCEPTED, cache, fill_in, save
 from trtcalib.accuracy import layers as module
-from trtcalib.accuracy.judging import NOISE, SIGNAL
 from trtcalib.accuracy.layers import GROUP, PARTS, MeasuredLayer, group_size, measure_layers
 from trtcalib.accuracy.simulation import Choice, Simulation
 from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.judging.judge import NOISE, SIGNAL
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.qdq.convert import convert
 from trtcalib.qdq.prepared import QdqOptions

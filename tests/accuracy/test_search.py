@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from trtcalib.accuracy import search as module
-from trtcalib.accuracy.paired import Scored
 from trtcalib.accuracy.result import Judgement
 from trtcalib.accuracy.search import BASELINE, Search
 from trtcalib.accuracy.simulation import Plan
+from trtcalib.judging.paired import Scored
 from trtcalib.specs import PercentileRecipe, Recipe
 
 FIXED = ["entropy", "minmax", "mse", "pseudocode", "smoothed", "pytorch-quantization"]

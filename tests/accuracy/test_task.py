@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models import FIXED, save_model
-from trtcalib.accuracy.judging import JudgedSamples, ModelRunner, judge
 from trtcalib.accuracy.result import Setting
 from trtcalib.accuracy.task import OpenTask, Task, open_task
 from trtcalib.batches import Batching
 from trtcalib.errors import DataError, MetricError, ModelError
+from trtcalib.judging.judge import JudgedSamples, ModelRunner, judge
 
 CLASSES = "c (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1, 0, 0, 1, 1, 1}> { y = MatMul(x, w) }"
 

@@ -21,12 +21,12 @@ from report import Section
 from timing import measure
 
 from trtcalib import calibrate
-from trtcalib.accuracy.judgements import reference_score
-from trtcalib.accuracy.judging import Judged, ModelRunner, judge
-from trtcalib.accuracy.paired import Scored, gain, gain_interval
-from trtcalib.accuracy.scores import Metric
 from trtcalib.accuracy.simulation import Choice, Simulation
 from trtcalib.accuracy.task import OpenTask, open_task
+from trtcalib.judging.judge import Judged, ModelRunner, judge
+from trtcalib.judging.judgements import reference_score
+from trtcalib.judging.paired import Scored, gain, gain_interval
+from trtcalib.judging.scores import Metric
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.spec_files import brief
 

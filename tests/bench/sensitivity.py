@@ -18,11 +18,11 @@ from processes import ROOT, run_child
 from report import Section
 from timing import Times, interleave, ratio
 
-from trtcalib.accuracy.judgements import worst_noise
 from trtcalib.accuracy.layers import PARTS, MeasuredLayer, group_size, measure_layers
-from trtcalib.accuracy.scores import Sqnr
 from trtcalib.accuracy.simulation import Choice, Simulation
 from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.judging.judgements import worst_noise
+from trtcalib.judging.scores import Sqnr
 from trtcalib.qdq.convert import convert
 from trtcalib.qdq.prepared import QdqOptions
 from trtcalib.sessions import Session

@@ -194,7 +194,7 @@ def test_hostile_names_are_shown_escaped(done, folder, command) -> None:
 
 SLOW = """
 import os, time
-from trtcalib.accuracy.judging import ModelRunner
+from trtcalib.judging.judge import ModelRunner
 
 original = ModelRunner.run
 runs = 0

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from trtcalib.accuracy.methods_tried import method_name, used_part
-from trtcalib.accuracy.paired import Scored, gain_interval
 from trtcalib.accuracy.result import Ablation, AblationCell, AblationRow, Score
 from trtcalib.accuracy.rounds import Rounds, Steps
-from trtcalib.accuracy.scores import Metric
 from trtcalib.accuracy.simulation import Choice, Simulation, WeightParts, check_quantized
 from trtcalib.accuracy.study_folder import open_journal, result_folder
 from trtcalib.accuracy.task import OpenTask, Task, open_task
@@ -21,6 +19,8 @@ from trtcalib.calibration import Calibration, solve
 from trtcalib.collect import default_workers
 from trtcalib.errors import SpecError
 from trtcalib.files import write_files
+from trtcalib.judging.paired import Scored, gain_interval
+from trtcalib.judging.scores import Metric
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
 from trtcalib.provenance import portable_name

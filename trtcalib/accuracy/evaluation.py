@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from trtcalib.accuracy.engine_runner import open_engine
-from trtcalib.accuracy.judgements import as_range, judgement, reference_score, right_or_wrong
-from trtcalib.accuracy.judging import Judged, ModelRunner, judge
 from trtcalib.accuracy.result import ClassScore, Evaluation, VariantFacts
-from trtcalib.accuracy.scores import Top
 from trtcalib.accuracy.simulation import Choice, Plan, Simulation, check_quantized
 from trtcalib.accuracy.task import OpenTask, Task, open_task
 from trtcalib.calibration import Calibration
 from trtcalib.core.intervals import wilson
+from trtcalib.judging.engine_runner import open_engine
+from trtcalib.judging.judge import Judged, ModelRunner, judge
+from trtcalib.judging.judgements import as_range, judgement, reference_score, right_or_wrong
+from trtcalib.judging.scores import Top
 from trtcalib.manifest import portable_path
 from trtcalib.methods import describe
 from trtcalib.onnx_graph import ModelGraph

@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trtcalib.accuracy.judgements import decibels, plain_loss, worst_noise
 from trtcalib.accuracy.layers import MeasuredLayer
 from trtcalib.accuracy.result import LayerSensitivity, NetworkTensor
-from trtcalib.accuracy.scores import Metric
 from trtcalib.accuracy.simulation import Plan
 from trtcalib.calibration import Calibration
 from trtcalib.core.mse import quantization_noise
 from trtcalib.core.scale import amax_from_scale
+from trtcalib.judging.judgements import decibels, plain_loss, worst_noise
+from trtcalib.judging.scores import Metric
 from trtcalib.provenance import portable_name
 from trtcalib.qdq.coverage import NodeFacts
 from trtcalib.qdq.placement import Slot

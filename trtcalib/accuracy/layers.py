@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.accuracy.judging import (
+from trtcalib.accuracy.simulation import Choice, Downstream, Plan, Simulation
+from trtcalib.batches import Run, in_order
+from trtcalib.collect import default_workers
+from trtcalib.judging.judge import (
     Judged,
     JudgedSamples,
     SampleScore,
     gather,
     score_sample,
 )
-from trtcalib.accuracy.simulation import Choice, Downstream, Plan, Simulation
-from trtcalib.batches import Run, in_order
-from trtcalib.collect import default_workers
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.onnx_tensors import constant_tensors
 from trtcalib.passes import Progress

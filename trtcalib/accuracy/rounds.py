@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trtcalib.accuracy.journal import Journal
-from trtcalib.accuracy.judgements import reference_score
-from trtcalib.accuracy.judging import JudgedSamples, ModelRunner, judge
-from trtcalib.accuracy.paired import Scored
 from trtcalib.accuracy.result import Score
+from trtcalib.judging.judge import JudgedSamples, ModelRunner, judge
+from trtcalib.judging.judgements import reference_score
+from trtcalib.judging.paired import Scored
 from trtcalib.onnx_graph import ModelGraph, external_files
 from trtcalib.passes import Progress
 
@@ -97,7 +97,7 @@ class Rounds:
         graph: The model in float.
         samples: What to judge on.
         journal: Where results are noted; ``None``: nowhere.
-        workers: As for :func:`~trtcalib.accuracy.judging.judge`.
+        workers: As for :func:`~trtcalib.judging.judge.judge`.
         steps: What tells how far it is.
     """
 
@@ -122,7 +122,7 @@ class Rounds:
             part: What the journal calls these samples, where one has several.
 
         Raises:
-            TrtcalibError: As :func:`~trtcalib.accuracy.judging.judge`.
+            TrtcalibError: As :func:`~trtcalib.judging.judge.judge`.
         """
         found = self._noted(variants, part)
         missing = iter([name for name in variants if name not in found])

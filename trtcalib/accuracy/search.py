@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trtcalib.accuracy.methods_tried import method_name
-from trtcalib.accuracy.paired import Scored
 from trtcalib.accuracy.simulation import Choice, Plan, Simulation
 from trtcalib.calibration import Calibration, solve
+from trtcalib.judging.paired import Scored
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.specs import VARIANTS_OF_RECIPE, EntropyRecipe, MinMaxRecipe, MseRecipe, PercentileRecipe, Recipe
 

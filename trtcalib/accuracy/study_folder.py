@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from trtcalib.accuracy.journal import Journal
-from trtcalib.accuracy.metrics import Function
 from trtcalib.accuracy.task import OpenTask, Task
 from trtcalib.core.histogram import Histogram
 from trtcalib.errors import OutputError
 from trtcalib.files import check_writable, make_folder, sha256_of, sha256_of_bytes
+from trtcalib.judging.metrics import Function
 from trtcalib.manifest import environment
 from trtcalib.provenance import model_facts, portable_name
 

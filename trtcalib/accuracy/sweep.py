@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from trtcalib.accuracy.judgements import as_range
-from trtcalib.accuracy.judging import JudgedSamples
 from trtcalib.accuracy.methods_tried import method_name, used_part
-from trtcalib.accuracy.paired import Scored, gain, gain_interval
 from trtcalib.accuracy.result import Candidate, MetricFacts, Score, Sweep
 from trtcalib.accuracy.rounds import Rounds, Steps
-from trtcalib.accuracy.scores import Metric
 from trtcalib.accuracy.search import BASELINE, Search, Tried
 from trtcalib.accuracy.simulation import Choice, Simulation, check_quantized
 from trtcalib.accuracy.study_folder import open_journal, result_folder
@@ -24,6 +20,10 @@ from trtcalib.core.intervals import Interval
 from trtcalib.edit_record import ChosenBy
 from trtcalib.errors import SpecError
 from trtcalib.files import sha256_of_bytes, write_files
+from trtcalib.judging.judge import JudgedSamples
+from trtcalib.judging.judgements import as_range
+from trtcalib.judging.paired import Scored, gain, gain_interval
+from trtcalib.judging.scores import Metric
 from trtcalib.manifest import manifest_path
 from trtcalib.passes import Progress
 from trtcalib.provenance import portable_name

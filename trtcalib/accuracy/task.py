@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from trtcalib import __version__
-from trtcalib.accuracy.judging import JudgedSamples
-from trtcalib.accuracy.labels import Labels, class_labels, read_labels, stated_labels
-from trtcalib.accuracy.metrics import find_metric, output_facts
 from trtcalib.accuracy.result import MetricFacts
-from trtcalib.accuracy.scores import Metric, Top
 from trtcalib.batches import Batches, Batching, plan_batches
 from trtcalib.calibration import Calibration, calibrate
 from trtcalib.errors import DataError
 from trtcalib.input_checks import compare_inputs
 from trtcalib.input_statistics import SAMPLES, InputStatistics, WatchedSource
+from trtcalib.judging.judge import JudgedSamples
+from trtcalib.judging.labels import Labels, class_labels, read_labels, stated_labels
+from trtcalib.judging.metrics import find_metric, output_facts
+from trtcalib.judging.scores import Metric, Top
 from trtcalib.manifest import DataFacts, Finding, environment, portable_path
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Progress
@@ -47,7 +47,7 @@ class Task:
         data: What is calibrated on, as for ``calibrate``; and judged on, where nothing else is given for that.
         eval_data: What is judged on; ``None``: the same data.
         labels: One per judged sample: a file or an array; ``None``: those that the dataset YAML of the judged data names.
-        metric: As for :func:`~trtcalib.accuracy.metrics.find_metric`.
+        metric: As for :func:`~trtcalib.judging.metrics.find_metric`.
         output: The output that is scored.
         batching: How the calibration samples are grouped; its ``max_samples`` is theirs alone where ``eval_data`` is given.
         max_eval_samples: Judge only the first so many.

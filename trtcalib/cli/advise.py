@@ -71,8 +71,8 @@ def advise(
 
 
 def _advise(task: Task, output: Path, max_loss: float, given: list[Path]) -> Advice:
-    from trtcalib.accuracy.advice import Views
-    from trtcalib.accuracy.advice import advise as run
+    from trtcalib.advising.advice import Views
+    from trtcalib.advising.advice import advise as run
 
     views = Views(ablation=ablate.views, sensitivity=sensitivity.views, advice=_views)
     with options.progress_bar(title="trying") as progress:
@@ -94,7 +94,7 @@ def _views(result: Advice) -> Mapping[str, bytes]:
 
 
 def _show(result: Advice, output: Path, *, json: bool) -> None:
-    from trtcalib.accuracy.advice import CACHE, RESULT
+    from trtcalib.advising.advice import CACHE, RESULT
     from trtcalib.views.accuracy_tables import advice_lines
 
     if json:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from trtcalib.accuracy.scores import Outputs
 from trtcalib.errors import MetricError
+from trtcalib.judging.scores import Outputs
 from trtcalib.samples.function_source import import_function
 from trtcalib.spec_files import brief
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtcalib.accuracy.remedies import search_task
 from trtcalib.accuracy.result import Ablation, Sensitivity
 from trtcalib.accuracy.task import OpenTask, open_task
+from trtcalib.advising.remedies import search_task
 from trtcalib.batch_study.result import Study
 from trtcalib.errors import SpecError
 from trtcalib.manifest import portable_path

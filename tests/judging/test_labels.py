@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from trtcalib.accuracy import labels as module
-from trtcalib.accuracy.labels import Labels, check_count, class_labels, read_labels, stated_labels
 from trtcalib.errors import DataError, SpecError
+from trtcalib.judging import labels as module
+from trtcalib.judging.labels import Labels, check_count, class_labels, read_labels, stated_labels
 from trtcalib.onnx_graph import ModelInput
 from trtcalib.samples.feeds import DataSource
 from trtcalib.samples.image_source import ImageSource

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.accuracy.labels import Labels, check_count
-from trtcalib.accuracy.scores import Metric, Outputs
 from trtcalib.batches import Batches, Run, in_order
 from trtcalib.collect import default_workers
 from trtcalib.core.bootstrap import LARGEST as _MOST
 from trtcalib.errors import DataError, MetricError
+from trtcalib.judging.labels import Labels, check_count
+from trtcalib.judging.scores import Metric, Outputs
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
 from trtcalib.samples.feeds import Feed, shape_text

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from tests.models import save_model
-from trtcalib.accuracy.metrics import (
+from trtcalib.errors import DataError, MetricError, TrtcalibError
+from trtcalib.judging.metrics import (
     METRICS,
     Agreement,
     Cosine,
@@ -25,7 +26,6 @@ from trtcalib.accuracy.metrics import (
     find_metric,
     output_facts,
 )
-from trtcalib.errors import DataError, MetricError, TrtcalibError
 from trtcalib.onnx_graph import read_model
 
 NAN = math.nan

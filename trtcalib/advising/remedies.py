@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trtcalib.accuracy.judgements import reference_score
-from trtcalib.accuracy.judging import ModelRunner, judge
-from trtcalib.accuracy.labels import stated_labels
-from trtcalib.accuracy.paired import Scored, gain, gain_interval
 from trtcalib.accuracy.result import Score
-from trtcalib.accuracy.scores import Outputs, Top
 from trtcalib.accuracy.simulation import Choice, Simulation, check_quantized
 from trtcalib.accuracy.task import OpenTask, Task, open_task
 from trtcalib.calibration import Calibration
@@ -19,6 +14,11 @@ from trtcalib.core.intervals import compare_shares
 from trtcalib.input_checks import compare_inputs, likely_factor
 from trtcalib.input_preparation import Preparation, usual_preparations
 from trtcalib.input_statistics import InputStatistics
+from trtcalib.judging.judge import ModelRunner, judge
+from trtcalib.judging.judgements import reference_score
+from trtcalib.judging.labels import stated_labels
+from trtcalib.judging.paired import Scored, gain, gain_interval
+from trtcalib.judging.scores import Outputs, Top
 from trtcalib.manifest import Finding
 from trtcalib.onnx_graph import read_model
 from trtcalib.samples.chosen_source import ChosenSource

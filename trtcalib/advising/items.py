@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trtcalib.accuracy.advice_commands import Commands, cli_name
-from trtcalib.accuracy.remedies import Prepared, Tried
 from trtcalib.accuracy.result import (
     Ablation,
     AdviceItem,
@@ -16,6 +14,8 @@ from trtcalib.accuracy.result import (
     MetricFacts,
     Sensitivity,
 )
+from trtcalib.advising.commands import Commands, cli_name
+from trtcalib.advising.remedies import Prepared, Tried
 from trtcalib.batch_study.result import OutlierSample, Study
 from trtcalib.spec_files import brief
 

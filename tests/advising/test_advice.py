@@ -9,11 +9,11 @@ import pytest
 
 from tests.accuracy import planted
 from tests.models import save_model
-from trtcalib.accuracy.advice import CACHE, RESULT, advise, choose_method
-from trtcalib.accuracy.advice_commands import Commands, cli_name
-from trtcalib.accuracy.remedies import search_task
 from trtcalib.accuracy.result import Advice, Sensitivity
 from trtcalib.accuracy.task import Task, open_task
+from trtcalib.advising.advice import CACHE, RESULT, advise, choose_method
+from trtcalib.advising.commands import Commands, cli_name
+from trtcalib.advising.remedies import search_task
 from trtcalib.core.cache import parse_cache
 from trtcalib.errors import ModelError, SpecError
 
@@ -66,7 +66,7 @@ def test_what_it_rests_on_stands_beside_it_and_the_scales_that_it_ends_at(outlie
 def test_results_that_were_given_are_not_made_again(outlier, tmp_path, monkeypatch):
     fault, advice, folder = outlier
     for name in ("study", "ablate", "measure_sensitivity"):
-        monkeypatch.setattr(f"trtcalib.accuracy.advice.{name}", lambda *_, **__: pytest.fail("made again"))
+        monkeypatch.setattr(f"trtcalib.advising.advice.{name}", lambda *_, **__: pytest.fail("made again"))
     task = Task(model=fault.model, data=fault.calibration, eval_data=fault.evaluation)
     again = advise(task, tmp_path / "again", given=[folder])
     assert [item.title for item in again.items] == [item.title for item in advice.items]

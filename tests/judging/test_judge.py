@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.models import save_model
-from trtcalib.accuracy.judging import (
+from trtcalib.accuracy.task import Task, open_task
+from trtcalib.batches import Batching, Run
+from trtcalib.errors import DataError, MetricError
+from trtcalib.judging.judge import (
     COSINE,
     LARGEST,
     NOISE,
@@ -27,9 +30,6 @@ from trtcalib.accuracy.judging import (
     judge,
     single_samples,
 )
-from trtcalib.accuracy.task import Task, open_task
-from trtcalib.batches import Batching, Run
-from trtcalib.errors import DataError, MetricError
 from trtcalib.onnx_graph import read_model
 
 DOUBLE = "d (float[N,2] x) => (float[N,2] y, float[N,2] z) { y = Add(x, x) z = Neg(x) }"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtcalib.accuracy.judgements import as_range, decibels, judgement, plain_loss, reference_score
-from trtcalib.accuracy.judging import Judged
-from trtcalib.accuracy.metrics import Agreement, Cosine, Function, Metric, Sqnr, Top
 from trtcalib.core.intervals import Interval
+from trtcalib.judging.judge import Judged
+from trtcalib.judging.judgements import as_range, decibels, judgement, plain_loss, reference_score
+from trtcalib.judging.metrics import Agreement, Cosine, Function, Metric, Sqnr, Top
 
 
 def judged(

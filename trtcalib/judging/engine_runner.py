@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.accuracy.scores import Outputs
 from trtcalib.errors import DataError, EngineError
+from trtcalib.judging.scores import Outputs
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.samples.feeds import Feed, shape_text
 from trtcalib.spec_files import brief

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.accuracy.function_metric import Function
-from trtcalib.accuracy.judging import COSINE, LARGEST, NOISE, SIGNAL, Judged
 from trtcalib.accuracy.result import JudgedOutput, Judgement, Range, Score
-from trtcalib.accuracy.scores import Metric
 from trtcalib.core.bootstrap import compare_means, mean_interval, pooled_ratio, ratio_interval
 from trtcalib.core.intervals import Interval, compare_shares, wilson
+from trtcalib.judging.function_metric import Function
+from trtcalib.judging.judge import COSINE, LARGEST, NOISE, SIGNAL, Judged
+from trtcalib.judging.scores import Metric
 from trtcalib.provenance import portable_name
 
 __all__ = ["as_range", "decibels", "judgement", "plain_loss", "reference_score", "right_or_wrong", "worst_noise"]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.models import save_model
-from trtcalib.accuracy.engine_runner import EngineRunner
 from trtcalib.errors import DataError, EngineError
+from trtcalib.judging.engine_runner import EngineRunner
 from trtcalib.onnx_graph import ModelGraph, ModelInput, read_model
 
 IDS = "ids (int64[N,2] ids, float[N,2] x) => (int64[N,2] twice, float[N,2] y) { twice = Add(ids, ids) y = Neg(x) }"

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from trtcalib.accuracy.ablation import AblationViews, ablate
-from trtcalib.accuracy.advice_commands import CACHE, Commands, commands_for
-from trtcalib.accuracy.advice_given import Given
-from trtcalib.accuracy.advice_items import (
+from trtcalib.accuracy.result import Ablation, AblationRow, Advice, AdviceItem, Sensitivity
+from trtcalib.accuracy.sensitivity import SensitivityViews, measure_sensitivity
+from trtcalib.accuracy.study_folder import result_folder
+from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.advising.commands import CACHE, Commands, commands_for
+from trtcalib.advising.given import Given
+from trtcalib.advising.items import (
     BatchSize,
     items_of_batches,
     items_of_inputs,
@@ -19,8 +23,7 @@ from trtcalib.accuracy.advice_items import (
     items_of_samples,
     items_of_the_loss,
 )
-from trtcalib.accuracy.paired import gain, gain_interval
-from trtcalib.accuracy.remedies import (
+from trtcalib.advising.remedies import (
     Prepared,
     Tried,
     judge_recipe,
@@ -29,13 +32,10 @@ from trtcalib.accuracy.remedies import (
     search_task,
     without_samples,
 )
-from trtcalib.accuracy.result import Ablation, AblationRow, Advice, AdviceItem, Sensitivity
-from trtcalib.accuracy.sensitivity import SensitivityViews, measure_sensitivity
-from trtcalib.accuracy.study_folder import result_folder
-from trtcalib.accuracy.task import OpenTask, Task, open_task
 from trtcalib.batch_study.result import OutlierSample, Study
 from trtcalib.batch_study.study import study
 from trtcalib.files import write_files
+from trtcalib.judging.paired import gain, gain_interval
 from trtcalib.passes import Progress
 from trtcalib.samples.sources import open_source
 from trtcalib.specs import load_recipe, recipe_of

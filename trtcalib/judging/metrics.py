@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trtcalib.accuracy.function_metric import Function, is_function
-from trtcalib.accuracy.scores import Agreement, Cosine, Metric, Outputs, Sqnr, Top, no_rows, not_one_row
 from trtcalib.errors import MetricError
+from trtcalib.judging.function_metric import Function, is_function
+from trtcalib.judging.scores import Agreement, Cosine, Metric, Outputs, Sqnr, Top, no_rows, not_one_row
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.onnx_tensors import FLOATS
 from trtcalib.samples.feeds import shape_text

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from trtcalib.accuracy.judging import Judged
-from trtcalib.accuracy.metrics import Agreement, Cosine, Sqnr, Top
-from trtcalib.accuracy.paired import Scored, gain, gain_interval
 from trtcalib.core.bootstrap import mean_interval, pooled_ratio
 from trtcalib.core.intervals import wilson
+from trtcalib.judging.judge import Judged
+from trtcalib.judging.metrics import Agreement, Cosine, Sqnr, Top
+from trtcalib.judging.paired import Scored, gain, gain_interval
 
 TOP1 = Top(1, "y")
 

@@ -1,0 +1,1 @@
+"""What judges: labels, metrics, scores of single samples, and what they say of all samples."""
