@@ -284,13 +284,14 @@ class TestEvaluation:
 class TestAblationTable:
     def test_a_row_has_a_cell_per_part(self):
         lines = shown(ablation_table(ablation())).splitlines()
-        assert re.split(r"  +", lines[0].strip()) == ["method", *rows.ABLATION_COLUMNS]
+        assert re.split(r"  +", lines[0].strip()) == ["method", *rows.ABLATION_COLUMNS, "SQNR of both"]
         assert re.split(r"  +", lines[4].strip()) == [
             "* entropy",
             "87.20 % -11.00",
             "97.20 % -1.00",
             "98.00 % -0.20",
             "97.00 % -1.20",
+            "-",
         ]
         assert re.split(r"  +", lines[5].strip()) == [
             "[-11.90, -10.10]",
@@ -298,6 +299,22 @@ class TestAblationTable:
             "[-1.10, +0.70]",
             "[-2.10, -0.30]",
         ]
+
+    def test_the_noise_of_both_tells_methods_apart_where_the_metric_does_not(self):
+        study = ablation()
+        first = study.rows[0]
+        found = [
+            JudgedOutput(name=name, sqnr_db=sqnr, cosine=1.0, agreement=None, largest_difference=0.0)
+            for name, sqnr in (("scores", 41.26), ("boxes", 7.0))
+        ]
+        both = first.cells[-1].model_copy(
+            update={"judgement": first.cells[-1].judgement.model_copy(update={"outputs": found})}
+        )
+        row = first.model_copy(update={"cells": [*first.cells[:-1], both]})
+        assert rows.noise_cells(study.metric, row) == ("41.3 dB",)
+        every = study.metric.model_copy(update={"output": None})
+        assert rows.noise_cells(every, row) == ("7.0 dB",)
+        assert rows.noise_cells(every.model_copy(update={"name": "sqnr"}), row) == ()
 
     def test_the_marks_are_explained(self):
         lines = shown(ablation_table(ablation())).splitlines()
@@ -312,14 +329,14 @@ class TestAblationTable:
 
     def test_the_best_cell_is_bold(self):
         table = ablation_table(ablation())
-        both = list(table.columns[-1].cells)
+        both = list(table.columns[-2].cells)
         assert [any(span.style == "bold" for span in cell.spans) for cell in both] == [False, True, False, False, False]
 
     def test_a_cell_that_was_not_tried_is_empty(self):
         study = ablation()
         first = study.rows[0].model_copy(update={"cells": study.rows[0].cells[:1]})
         text = shown(ablation_table(study.model_copy(update={"rows": [first]})))
-        assert re.split(r"  +", text.splitlines()[2].strip()) == ["minmax", "88.20 % -10.00", "-", "-", "-"]
+        assert re.split(r"  +", text.splitlines()[2].strip()) == ["minmax", "88.20 % -10.00", "-", "-", "-", "-"]
 
     @pytest.mark.parametrize("width", [40, 60, 80])
     def test_a_narrow_terminal_folds_and_loses_nothing(self, width):
@@ -562,15 +579,15 @@ class TestMarkdown:
             "trtcalib again\n"
             "```\n"
             "\n"
-            "| method | weights per tensor | weights per channel | activations | both |\n"
-            "| --- | --- | --- | --- | --- |\n"
+            "| method | weights per tensor | weights per channel | activations | both | SQNR of both |\n"
+            "| --- | --- | --- | --- | --- | --- |\n"
         )
 
     def test_ablation(self):
         lines = ablation_markdown(ablation(), "x").splitlines()
         assert (
             "| * `entropy` | 87.20 % -11.00 [-11.90, -10.10] | 97.20 % -1.00 [-1.90, -0.10] | 98.00 % -0.20 [-1.10, +0.70] "
-            "| **97.00 % -1.20 [-2.10, -0.30]** |" in lines
+            "| **97.00 % -1.20 [-2.10, -0.30]** | - |" in lines
         )
         assert lines[-3] == r"- \* `entropy` loses least with both; ~ cannot be told from it on these samples"
 

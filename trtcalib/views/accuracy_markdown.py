@@ -39,7 +39,7 @@ def ablation_markdown(ablation: Ablation, command: str) -> str:
         ablation: The result.
         command: The command lines that make it again, one a line.
     """
-    columns = ("method", *rows.ABLATION_COLUMNS)
+    columns = ("method", *rows.ABLATION_COLUMNS, *rows.noise_headings(ablation.metric))
     body = [_ablation_row(ablation, place) for place in range(len(ablation.rows))]
     # The mark at its start would begin a list.
     best = rf"\{rows.best_line(ablation, _code)}"
@@ -57,7 +57,7 @@ def _ablation_row(ablation: Ablation, place: int) -> list[str]:
         text = " ".join(filter(None, lines))
         shown.append(f"**{text}**" if column == rows.BOTH and row.method == ablation.best else text)
     mark = rows.mark(ablation, row.method)
-    return [f"{mark}{mark and ' '}{_code(row.method)}", *shown]
+    return [f"{mark}{mark and ' '}{_code(row.method)}", *shown, *rows.noise_cells(ablation.metric, row)]
 
 
 def sweep_markdown(sweep: Sweep, command: str) -> str:

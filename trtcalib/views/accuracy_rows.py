@@ -33,6 +33,8 @@ __all__ = [
     "mark",
     "no_decibels",
     "node_name",
+    "noise_cells",
+    "noise_headings",
     "ranked",
     "reached",
     "searched_by",
@@ -62,6 +64,23 @@ def cell_lines(metric: MetricFacts, judged: Judgement) -> tuple[str, str]:
     """Return a cell's two lines: the value with the change from FP32, and the interval of that change or nothing."""
     first = f"{words.judged_value(metric, judged)} {words.bare_change(metric, judged.loss)}"
     return first, words.change_interval(metric, judged.loss_interval)
+
+
+def noise_headings(metric: MetricFacts) -> tuple[str, ...]:
+    """Return the heading of :func:`noise_cells`; none where SQNR is what is judged anyway."""
+    return () if metric.name == "sqnr" else ("SQNR of both",)
+
+
+def noise_cells(metric: MetricFacts, row: AblationRow) -> tuple[str, ...]:
+    """Return the SQNR with both in INT8, of the judged output or the lowest: it tells methods apart where few samples cannot."""
+    if not noise_headings(metric):
+        return ()
+    cell = ablation_cells(row).get(BOTH)
+    if cell is None:
+        return ("-",)
+    outputs = [found for found in cell.judgement.outputs if metric.output in (None, found.name)]
+    known = [found.sqnr_db for found in outputs if found.sqnr_db is not None]
+    return (words.decibels(min(known, default=None), "-"),)
 
 
 def cell_line(metric: MetricFacts) -> str:

@@ -112,7 +112,7 @@ def ablation_table(ablation: Ablation) -> Table:
     ]
     table = _table("\n".join(filter(None, caption)))
     table.add_column("method", overflow="fold")
-    for heading in rows.ABLATION_COLUMNS:
+    for heading in (*rows.ABLATION_COLUMNS, *rows.noise_headings(ablation.metric)):
         table.add_column(heading, justify="right", overflow="fold")
     for row in ablation.rows:
         cells = rows.ablation_cells(row)
@@ -120,7 +120,8 @@ def ablation_table(ablation: Ablation) -> Table:
         if row.method == ablation.best:
             shown[-1].stylize("bold")
         mark = rows.mark(ablation, row.method)
-        table.add_row(Text(f"{mark}{mark and ' '}{_method(row.method)}"), *shown)
+        noise = rows.noise_cells(ablation.metric, row)
+        table.add_row(Text(f"{mark}{mark and ' '}{_method(row.method)}"), *shown, *noise)
     return table
 
 
