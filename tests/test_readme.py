@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trtcalib.accuracy.ablation import ablate
+from trtcalib.accuracy.task import Task
 from trtcalib.findings import CODES
 
 ROOT = Path(__file__).parent.parent
@@ -46,3 +48,24 @@ def test_links_within_the_page_name_its_headings() -> None:
 def test_codes_of_findings_that_it_names_exist() -> None:
     for code in re.findall(r"--fail-on ([\w-]+)`", README):
         assert code == "finding" or code in CODES
+
+
+def test_the_table_of_methods_is_what_ablate_gives(tmp_path: Path) -> None:
+    """Within half a point and 3 dB: ONNX Runtime's own sums move with its version and the CPU."""
+    data = ROOT / "data"
+    task = Task(
+        model=data / "digits/model.onnx",
+        data=data / "digits-calibration.yaml",
+        eval_data=data / "digits-validation.yaml",
+    )
+    found = ablate(task, tmp_path / "ablation")
+    table = README.split("| method | weights per tensor |")[1].split("\n\n")[0].splitlines()[2:]
+    shown = {
+        cells[1]: [float(cell.split()[0]) for cell in cells[2:7]]
+        for cells in (re.split(r" *\| *", row) for row in table)
+    }
+    assert list(shown) == [row.method for row in found.rows]
+    for row in found.rows:
+        values = [100 * (cell.judgement.value or 0) for cell in row.cells]
+        assert shown[row.method][:4] == pytest.approx(values, abs=0.5)
+        assert shown[row.method][4] == pytest.approx(row.cells[3].judgement.outputs[0].sqnr_db, abs=3)

@@ -21,6 +21,7 @@ from ablation import ablation_section
 from accuracy import accuracy_section
 from collection import collection_section
 from large import large_section
+from planted_faults import planted_section
 from processes import calibrator_section, memory_section, start_up_section
 from qdq import qdq_section
 from report import Section, markdown
@@ -61,6 +62,7 @@ def main() -> None:
         "ablation": lambda: ablation_section(quick=quick, workers=workers),
         "sensitivity": lambda: sensitivity_section(quick=quick, workers=workers),
         "accuracy": lambda: accuracy_section(quick=quick, workers=workers, modelopt=arguments.modelopt),
+        "planted": lambda: planted_section(workers=workers),
     }
     setting = _setting(workers)
     print("\n".join(f"- {name}: {value}" for name, value in setting.items()), end="\n\n")
@@ -97,6 +99,7 @@ def _arguments() -> argparse.Namespace:
         "ablation",
         "sensitivity",
         "accuracy",
+        "planted",
     ]
     parser.add_argument("--only", nargs="+", choices=names, metavar="SECTION", help=", ".join(names))
     return parser.parse_args()
