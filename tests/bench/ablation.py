@@ -15,9 +15,9 @@ from report import Section
 from timing import Times, interleave, ratio
 
 from trtcalib.accuracy.ablation import METHODS, ablate
-from trtcalib.accuracy.methods_tried import used_part
 from trtcalib.accuracy.simulation import Choice, Simulation
 from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.accuracy.used_scales import used_part
 from trtcalib.accuracy.weight_search import SearchedSimulation, search_channels
 from trtcalib.calibration import Calibration, solve
 from trtcalib.files import sample_folder

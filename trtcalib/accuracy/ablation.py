@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from trtcalib.accuracy.methods_tried import method_name, used_part
 from trtcalib.accuracy.result import Ablation, AblationCell, AblationRow, Score
 from trtcalib.accuracy.rounds import Rounds, Steps
 from trtcalib.accuracy.simulation import Choice, Simulation, WeightParts, check_quantized
 from trtcalib.accuracy.study_folder import open_journal, result_folder
 from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.accuracy.used_scales import used_part
 from trtcalib.accuracy.weight_search import SearchedSimulation
 from trtcalib.calibration import Calibration, solve
 from trtcalib.collect import default_workers
@@ -21,6 +21,7 @@ from trtcalib.errors import SpecError
 from trtcalib.files import write_files
 from trtcalib.judging.paired import Scored, gain_interval
 from trtcalib.judging.scores import Metric
+from trtcalib.methods import describe
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
 from trtcalib.provenance import portable_name
@@ -125,7 +126,7 @@ def _recipes(methods: Sequence[str | Path | Recipe]) -> list[Recipe]:
     recipes = [load_recipe(method) for method in methods]
     if not recipes:
         raise SpecError("methods", (f"there is none; expected some, such as {', '.join(METHODS)}",))
-    names = [method_name(recipe) for recipe in recipes]
+    names = [describe(recipe) for recipe in recipes]
     faults = [f"{name}: stands there {names.count(name)} times" for name in sorted(set(names)) if names.count(name) > 1]
     first = recipes[0]
     faults += [
@@ -174,7 +175,7 @@ def _result(
     reference: Score,
     folder: Path,
 ) -> Ablation:
-    both = {method_name(recipe): scored[_key(recipe, _BOTH)] for recipe in recipes}
+    both = {describe(recipe): scored[_key(recipe, _BOTH)] for recipe in recipes}
     best = min(both, key=lambda name: (both[name].judgement.loss, both[name].noise))
     facts = opened.facts(calibration, folder)
     facts["notes"] += [_BOTH_NOTE]
@@ -188,7 +189,7 @@ def _result(
 
 
 def _row(recipe: Recipe, scored: Mapping[str, Scored]) -> AblationRow:
-    method = portable_name(method_name(recipe))
+    method = portable_name(describe(recipe))
     cells = [
         AblationCell(
             activations=activations,

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trtcalib.accuracy.methods_tried import method_name
 from trtcalib.accuracy.simulation import Choice, Plan, Simulation
 from trtcalib.calibration import Calibration, solve
 from trtcalib.judging.paired import Scored
+from trtcalib.methods import describe
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.specs import VARIANTS_OF_RECIPE, EntropyRecipe, MinMaxRecipe, MseRecipe, PercentileRecipe, Recipe
 
@@ -162,4 +162,4 @@ def _maker(simulation: Simulation, plan: Plan) -> Callable[[], ModelGraph]:
 
 
 def _listed(recipes: Sequence[Recipe]) -> str:
-    return ", ".join(method_name(recipe) for recipe in recipes)
+    return ", ".join(describe(recipe) for recipe in recipes)

@@ -14,15 +14,16 @@ from trtcalib.accuracy.fallback import Found, find_fallback, macs_left, most_eva
 from trtcalib.accuracy.journal import Journal
 from trtcalib.accuracy.layer_facts import Measured, layer_facts, network_facts
 from trtcalib.accuracy.layers import PARTS, group_size, measure_layers
-from trtcalib.accuracy.methods_tried import method_name, used_part
 from trtcalib.accuracy.result import Fallback, Judgement, Sensitivity, VariantFacts
 from trtcalib.accuracy.rounds import Rounds, Steps
 from trtcalib.accuracy.simulation import Choice, Plan, Simulation, check_quantized
 from trtcalib.accuracy.study_folder import open_journal, result_folder
 from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.accuracy.used_scales import used_part
 from trtcalib.calibration import Calibration
 from trtcalib.errors import SpecError
 from trtcalib.files import write_files
+from trtcalib.methods import describe
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
 from trtcalib.provenance import portable_name
@@ -147,7 +148,7 @@ def _scales(
     plan = simulation.plan(choice)
     check_quantized(opened.graph, plan, cache)
     if read is None:
-        return _Scales(calibration, choice, plan, method_name(calibration.recipe), None)
+        return _Scales(calibration, choice, plan, describe(calibration.recipe), None)
     method = f"cache {portable_name(read.cache.path.name)}"
     return _Scales(calibration, choice, plan, method, (*read.cache.notes, _CACHE_NOTE))
 

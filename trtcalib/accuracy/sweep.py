@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from trtcalib.accuracy.methods_tried import method_name, used_part
 from trtcalib.accuracy.result import Candidate, MetricFacts, Score, Sweep
 from trtcalib.accuracy.rounds import Rounds, Steps
 from trtcalib.accuracy.search import BASELINE, Search, Tried
 from trtcalib.accuracy.simulation import Choice, Simulation, check_quantized
 from trtcalib.accuracy.study_folder import open_journal, result_folder
 from trtcalib.accuracy.task import OpenTask, Task, open_task
+from trtcalib.accuracy.used_scales import used_part
 from trtcalib.calibration import DEFAULT_TENSORRT, Calibration, solve
 from trtcalib.core.cache import encode_version, format_cache
 from trtcalib.core.intervals import Interval
@@ -25,6 +25,7 @@ from trtcalib.judging.judgements import as_range
 from trtcalib.judging.paired import Scored, gain, gain_interval
 from trtcalib.judging.scores import Metric
 from trtcalib.manifest import manifest_path
+from trtcalib.methods import describe
 from trtcalib.passes import Progress
 from trtcalib.provenance import portable_name
 from trtcalib.specs import Recipe
@@ -233,7 +234,7 @@ class _Found:
 
 def _candidate(recipe: Recipe, scored: Scored) -> Candidate:
     return Candidate(
-        method=portable_name(method_name(recipe)),
+        method=portable_name(describe(recipe)),
         recipe=recipe.model_dump(mode="json"),
         judgement=scored.judgement,
     )

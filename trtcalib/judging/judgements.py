@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcalib.accuracy.result import JudgedOutput, Judgement, Range, Score
 from trtcalib.core.bootstrap import compare_means, mean_interval, pooled_ratio, ratio_interval
 from trtcalib.core.intervals import Interval, compare_shares, wilson
 from trtcalib.judging.function_metric import Function
 from trtcalib.judging.judge import COSINE, LARGEST, NOISE, SIGNAL, Judged
+from trtcalib.judging.result import JudgedOutput, Judgement, Range, Score
 from trtcalib.judging.scores import Metric
 from trtcalib.provenance import portable_name
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from trtcalib.accuracy.result import Judgement
 from trtcalib.core.bootstrap import bootstrap, mean_difference_interval
 from trtcalib.core.intervals import Interval, compare_shares
 from trtcalib.judging.judge import NOISE, SIGNAL, Judged
 from trtcalib.judging.judgements import judgement, right_or_wrong, worst_noise
+from trtcalib.judging.result import Judgement
 from trtcalib.judging.scores import Metric
 
 __all__ = ["Scored", "gain", "gain_interval"]

@@ -1,4 +1,4 @@
-"""The methods that studies compare: their names, and the scales of the tensors that variants use, solved for these alone."""
+"""The scales of the tensors that variants use, solved for these alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,8 @@ import numpy as np
 
 from trtcalib.accuracy.simulation import Choice, Simulation
 from trtcalib.calibration import Calibration
-from trtcalib.methods import describe
-from trtcalib.specs import PercentileRecipe, Recipe
 
-__all__ = ["method_name", "used_part"]
-
-
-def method_name(recipe: Recipe) -> str:
-    """Return a name for people that tells near percentiles apart: ``percentile 99.99995``."""
-    return f"percentile {recipe.percentile:.12g}" if isinstance(recipe, PercentileRecipe) else describe(recipe)
+__all__ = ["used_part"]
 
 
 def used_part(calibration: Calibration, simulation: Simulation) -> Calibration:
