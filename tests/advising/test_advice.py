@@ -9,10 +9,11 @@ import pytest
 
 from tests.accuracy import planted
 from tests.models import save_model
-from trtcalib.accuracy.result import Advice, Sensitivity
+from trtcalib.accuracy.result import Ablation, Advice, Sensitivity
 from trtcalib.accuracy.task import Task, open_task
 from trtcalib.advising.advice import CACHE, RESULT, advise, choose_method
 from trtcalib.advising.commands import Commands, cli_name
+from trtcalib.advising.items import items_of_method
 from trtcalib.advising.remedies import search_task
 from trtcalib.core.cache import parse_cache
 from trtcalib.errors import ModelError, SpecError
@@ -264,3 +265,24 @@ def test_where_nothing_comes_of_it_no_folder_stays(tmp_path):
     with pytest.raises(ModelError, match="nothing to quantize"):
         advise(Task(model=model, data={"x": np.ones((8, 4), np.float32)}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_lose_by_themselves_are_told_as_tensorrt_quantizes_them(outlier):
+    _, _, folder = outlier
+    ablation = Ablation.model_validate_json((folder / "ablation.json").read_bytes())
+    sensitivity = Sensitivity.model_validate_json((folder / "sensitivity.json").read_bytes())
+    commands = Commands("m.onnx", ("--data", "d"), ("--data", "d"), "out")
+
+    def evidence(method, loss):
+        rows = []
+        for row in ablation.rows:
+            cell = row.cells[1]
+            changed = cell.model_copy(update={"judgement": cell.judgement.model_copy(update={"loss": loss})})
+            mends = [row.cells[0], changed, *row.cells[2:]]
+            rows.append(row.model_copy(update={"cells": mends}) if row.method == method else row)
+        (item,) = items_of_method(ablation.model_copy(update={"rows": rows}), "mse", sensitivity, commands, 0.01)
+        return item.evidence
+
+    said = "the weights alone, per channel by their largest magnitude as TensorRT has them, lose 25.00 points"
+    assert any(line.startswith(said) for line in evidence("minmax", 0.25))
+    assert not any("the weights alone" in line for line in evidence("mse", 0.25))

@@ -118,9 +118,12 @@ def items_of_method(
         evidence.append(f"these samples cannot tell {', '.join(alike)} from {method}")
     if sensitivity.variant.method == usual.method and sensitivity.layers:
         evidence.append(f"under {usual.method} {_culprit(sensitivity.layers[0], metric)}")
-    weights = chosen.cells[1].judgement.loss
+    weights = rows["minmax"].cells[1].judgement.loss if "minmax" in rows else 0.0
     if weights > max_loss:
-        evidence.append(f"the weights alone lose {loss_text(metric, weights)} with this method")
+        evidence.append(
+            f"the weights alone, per channel by their largest magnitude as TensorRT has them, lose {loss_text(metric, weights)}: no method for "
+            "activations mends that"
+        )
     yield AdviceItem(
         code="method",
         title=f"Calibrate with {method} instead of {usual.method}",
