@@ -470,3 +470,16 @@ class TestNumbers:
         assert float(told.removesuffix(" %")) == pytest.approx(100 * share, abs=0.051)
         if share < 0.9999:
             assert not told.startswith("100")
+
+
+def test_each_line_of_a_command_can_be_copied_by_itself(tmp_path: Path) -> None:
+    told = advice()
+    first = told.items[0].model_copy(update={"command": "trtcalib qdq a\ntrtexec --onnx=b"})
+    (tmp_path / "advice.json").write_text(
+        told.model_copy(update={"items": [first, *told.items[1:]]}).model_dump_json(), encoding="utf-8"
+    )
+    write_report([tmp_path], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "trtcalib qdq a\\ntrtexec" not in page.split("<script")[0]
+    for line in ("trtcalib qdq a", "trtexec --onnx=b"):
+        assert re.search(rf"<code[^>]*>{re.escape(line)}</code>", page), line
