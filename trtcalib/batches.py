@@ -145,6 +145,13 @@ class Batches:
             needed = self.batch_size if self.batching.drop_last else self._samples_per_run
             raise DataError(self.source.name, f"fewer samples than the {needed} that one batch needs")
 
+    def numbered_runs(self) -> Iterator[tuple[int, Run]]:
+        """Yield each inference with the position of its first sample; as :meth:`runs`."""
+        first = 0
+        for run in self.runs():
+            yield first, run
+            first += run.samples
+
     def _grouped(self) -> Iterator[list[Sample]]:
         """Yield the samples of one inference each; a rest that fills none is left out."""
         samples = self.source.samples(self._order())

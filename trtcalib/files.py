@@ -12,7 +12,16 @@ from typing import BinaryIO
 
 from trtcalib.errors import OutputError
 
-__all__ = ["check_writable", "make_folder", "new_file", "sample_folder", "sha256_of", "sha256_of_bytes", "write_files"]
+__all__ = [
+    "check_writable",
+    "folder_for_results",
+    "make_folder",
+    "new_file",
+    "sample_folder",
+    "sha256_of",
+    "sha256_of_bytes",
+    "write_files",
+]
 
 _CHUNK = 1 << 20
 
@@ -113,6 +122,27 @@ def make_folder(path: Path | str) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(path, f"cannot be made a folder: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def folder_for_results(path: Path) -> Iterator[None]:
+    """Make a folder for results; where nothing comes of the block, not even something to go on from, a new one goes again.
+
+    Raises:
+        OutputError: As :func:`make_folder`.
+    """
+    try:
+        is_new = not path.exists()
+    except OSError:
+        is_new = False  # a name too long, say, of which making it tells
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # something is in it
+                path.rmdir()
+        raise
 
 
 def sha256_of(path: Path | str) -> str:

@@ -7,7 +7,7 @@ and with all but one everything upstream is full INT8's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,7 +104,7 @@ def measure_layers(
     sums = _Sums(len(nodes))
     scored: list[list[SampleScore]] = [[] for _ in range(PARTS * len(nodes))]
     with ThreadPoolExecutor(threads, thread_name_prefix="trtcalib") as pool:
-        for (first, run), (new, local) in in_order(pool, group.run, _numbered(samples), 2 * threads):
+        for (first, run), (new, local) in in_order(pool, group.run, samples.batches.numbered_runs(), 2 * threads):
             for so_far, more in zip(scored, new, strict=True):
                 so_far.extend(more)
             sums.add(local)
@@ -121,13 +121,6 @@ def measure_layers(
         )
         for i, name in enumerate(nodes)
     ]
-
-
-def _numbered(samples: JudgedSamples) -> Iterator[tuple[int, Run]]:
-    first = 0
-    for run in samples.batches.runs():
-        yield first, run
-        first += run.samples
 
 
 class _Sums:

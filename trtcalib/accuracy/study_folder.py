@@ -15,7 +15,7 @@ from trtcalib.accuracy.journal import Journal
 from trtcalib.accuracy.task import OpenTask, Task
 from trtcalib.core.histogram import Histogram
 from trtcalib.errors import OutputError
-from trtcalib.files import check_writable, make_folder, sha256_of, sha256_of_bytes
+from trtcalib.files import check_writable, folder_for_results, sha256_of, sha256_of_bytes
 from trtcalib.judging.metrics import Function
 from trtcalib.manifest import environment
 from trtcalib.provenance import model_facts, portable_name
@@ -35,12 +35,7 @@ def result_folder(path: Path, names: Sequence[str], task: Task) -> Iterator[None
     Raises:
         OutputError: If the folder cannot be made, or a file cannot be written or would take the place of an input.
     """
-    try:
-        is_new = not path.exists()
-    except OSError:
-        is_new = False  # a name too long, say, of which making it tells
-    make_folder(path)
-    try:
+    with folder_for_results(path):
         given = (task.model, task.data, task.eval_data, task.labels)
         taken = {Path(each).resolve() for each in given if isinstance(each, str | Path)}
         for file in (path / name for name in names):
@@ -48,11 +43,6 @@ def result_folder(path: Path, names: Sequence[str], task: Task) -> Iterator[None
             if file.resolve() in taken:
                 raise OutputError(file, "is an input of this study: choose another folder for the results")
         yield
-    except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):  # something is in it
-                path.rmdir()
-        raise
 
 
 @contextlib.contextmanager

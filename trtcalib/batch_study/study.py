@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from trtcalib.calibration import DEFAULT_TENSORRT
 from trtcalib.collect import Collector, default_workers
 from trtcalib.core.cache import encode_version
 from trtcalib.errors import DataError, OutputError, SpecError
-from trtcalib.files import check_writable, make_folder, write_files
+from trtcalib.files import check_writable, folder_for_results, write_files
 from trtcalib.input_checks import WatchedSource
 from trtcalib.onnx_graph import ModelGraph, read_model
 from trtcalib.passes import Progress
@@ -98,7 +97,7 @@ def study(  # noqa: PLR0913 - the public call names every choice that changes th
         tensorrt_version,
         workers or default_workers(),
     )
-    with _folder_for_results(output):
+    with folder_for_results(output):
         _check_results(
             output, sizes, seeds, [given for given in (model, data, calibrator) if isinstance(given, str | Path)]
         )
@@ -127,23 +126,6 @@ def _check(graph: ModelGraph, source: DataSource, sizes: BatchSizes, orders: int
             f"the model runs {graph.fixed_batch} samples at a time, so that another order gives other runs and not other batches of the "
             "same ones: leave out the orders, or free the model's batch axis",
         )
-
-
-@contextlib.contextmanager
-def _folder_for_results(path: Path) -> Iterator[None]:
-    """Make the folder; where nothing came of the study, not even something to go on from, it goes again."""
-    try:
-        is_new = not path.exists()
-    except OSError:
-        is_new = False  # a name too long, say, of which making it tells
-    make_folder(path)
-    try:
-        yield
-    except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):  # something is in it
-                path.rmdir()
-        raise
 
 
 def _check_results(output: Path, sizes: BatchSizes, seeds: Sequence[int], inputs: Sequence[Path | str]) -> None:

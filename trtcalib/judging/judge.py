@@ -152,7 +152,7 @@ def judge(
 
     gathered: list[list[SampleScore]] = [[] for _ in variants]
     with ThreadPoolExecutor(threads, thread_name_prefix="trtcalib") as pool:
-        for (first, run), scored in in_order(pool, work, _numbered(batches), 2 * threads):
+        for (first, run), scored in in_order(pool, work, batches.numbered_runs(), 2 * threads):
             for of_variant, new in zip(gathered, scored, strict=True):
                 of_variant.extend(new)
             if progress is not None:
@@ -171,13 +171,6 @@ def gather(outputs: tuple[str, ...], scored: Sequence[SampleScore]) -> Judged:
         scores=np.array([score[1] for score in scored]),
         compared=np.stack([score[2] for score in scored]),
     )
-
-
-def _numbered(batches: Batches) -> Iterator[tuple[int, Run]]:
-    first = 0
-    for run in batches.runs():
-        yield first, run
-        first += run.samples
 
 
 def score_sample(samples: JudgedSamples, first: int, run: Run, found: Outputs, expected: Outputs) -> list[SampleScore]:
