@@ -260,3 +260,19 @@ def test_scores_that_cannot_be_summed_are_refused(tmp_path: Path, score: float) 
     metric: Callable[..., float] = lambda outputs, label: score  # noqa: E731 - a name of its own is not needed
     with pytest.raises(MetricError, match=r"expected a magnitude of at most 1e\+290"):
         judged(tmp_path, DOUBLE, numbered(3), metric=metric)
+
+
+def test_float32_is_scored_once_for_all_variants(tmp_path: Path) -> None:
+    save_model(tmp_path / "model.onnx", "g (float[N,4] x) => (float[N,4] y) { y = Identity(x) }")
+    asked: list[int] = []
+
+    def count(outputs: Any, label: Any) -> float:
+        asked.append(1)
+        return 1.0
+
+    data = {"x": np.ones((5, 4), np.float32)}
+    opened = open_task(Task(model=tmp_path / "model.onnx", data=data, metric=count))
+    runner = ModelRunner(opened.graph)
+    judged = judge(runner, [runner] * 3, opened.samples, workers=1)
+    assert len(asked) == 5 * (1 + 3)
+    assert [list(each.reference_scores) for each in judged] == [[1.0] * 5] * 3

@@ -23,6 +23,7 @@ from trtcalib.judging.judge import (
     JudgedSamples,
     SampleScore,
     gather,
+    reference_scores,
     score_sample,
 )
 from trtcalib.onnx_graph import ModelGraph
@@ -194,13 +195,14 @@ class _Group:
         exact = self._float.run(feed, source, run.label)
         full = self._full.run(feed, source, run.label)
         expected = {name: exact[name] for name in self.outputs}
+        own = reference_scores(self._samples, first, run, expected)
         scored, sums = [], np.zeros((len(self._nodes), 2, 2))
         for i, part in enumerate(self._parts):
             start = full if i % PARTS else exact
             given = {name: feed[name] if name in self._inputs else start[name] for name in part.feeds}
             found = part.run(given, source, run.label)
             outputs = {name: found.get(name, start[name]) for name in self.outputs}
-            scored.append(score_sample(self._samples, first, run, outputs, expected))
+            scored.append(score_sample(self._samples, first, run, outputs, expected, own))
             if i % PARTS == 0:
                 node = self._nodes[i // PARTS]
                 for kind, other in ((0, found[node]), (1, full[node])):

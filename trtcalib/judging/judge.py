@@ -36,6 +36,7 @@ __all__ = [
     "compare_outputs",
     "gather",
     "judge",
+    "reference_scores",
     "score_sample",
     "single_samples",
 ]
@@ -148,7 +149,8 @@ def judge(
         feed = run.load()
         expected = reference.run(feed, batches.source.name, run.label)
         found = [variant.run(feed, batches.source.name, run.label) for variant in variants]
-        return [score_sample(samples, first, run, outputs, expected) for outputs in found]
+        own = reference_scores(samples, first, run, expected)
+        return [score_sample(samples, first, run, outputs, expected, own) for outputs in found]
 
     gathered: list[list[SampleScore]] = [[] for _ in variants]
     with ThreadPoolExecutor(threads, thread_name_prefix="trtcalib") as pool:
@@ -173,7 +175,15 @@ def gather(outputs: tuple[str, ...], scored: Sequence[SampleScore]) -> Judged:
     )
 
 
-def score_sample(samples: JudgedSamples, first: int, run: Run, found: Outputs, expected: Outputs) -> list[SampleScore]:
+def reference_scores(samples: JudgedSamples, first: int, run: Run, expected: Outputs) -> list[float]:
+    """Return FP32's own score of each sample of one inference, which serves all variants; NaN for a pooled metric."""
+    each = enumerate(single_samples(expected, run))
+    return [_score(samples, first, run, i, outputs=theirs, reference=theirs) for i, theirs in each]
+
+
+def score_sample(
+    samples: JudgedSamples, first: int, run: Run, found: Outputs, expected: Outputs, own: Sequence[float]
+) -> list[SampleScore]:
     """Score each sample of one inference.
 
     Args:
@@ -182,24 +192,24 @@ def score_sample(samples: JudgedSamples, first: int, run: Run, found: Outputs, e
         run: The inference.
         found: The variant's outputs.
         expected: FP32's.
+        own: From :func:`reference_scores`.
     """
-    metric = samples.metric
     scored = []
-    one_by_one = zip(single_samples(found, run), single_samples(expected, run), strict=True)
-    for position, (ours, theirs) in enumerate(one_by_one, first):
-        name = run.label if run.samples == 1 else f"{run.label}, number {position - first}"
-        label = samples.label(position)
-        pair = (np.nan, np.nan)
-        if not metric.pooled:
-            pair = (_score(metric, theirs, theirs, label, name), _score(metric, ours, theirs, label, name))
-        scored.append((*pair, np.stack([compare_outputs(theirs[n], ours[n]) for n in theirs])))
+    one_by_one = zip(single_samples(found, run), single_samples(expected, run), own, strict=True)
+    for i, (ours, theirs, score) in enumerate(one_by_one):
+        compared = np.stack([compare_outputs(theirs[n], ours[n]) for n in theirs])
+        scored.append((score, _score(samples, first, run, i, outputs=ours, reference=theirs), compared))
     return scored
 
 
-def _score(metric: Metric, outputs: Outputs, reference: Outputs, label: Any, sample: str) -> float:
-    score = metric.score(outputs, reference, label, sample)
+def _score(samples: JudgedSamples, first: int, run: Run, i: int, *, outputs: Outputs, reference: Outputs) -> float:
+    metric, label = samples.metric, samples.label(first + i)
+    if metric.pooled:
+        return np.nan
+    name = run.label if run.samples == 1 else f"{run.label}, number {i}"
+    score = metric.score(outputs, reference, label, name)
     if not abs(score) <= _MOST:
-        raise MetricError(metric.name, f"gave {score:g}, expected a magnitude of at most {_MOST:g}", sample)
+        raise MetricError(metric.name, f"gave {score:g}, expected a magnitude of at most {_MOST:g}", name)
     return score
 
 
