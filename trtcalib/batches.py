@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from trtcalib.errors import DataError
-from trtcalib.samples.feeds import DataSource, Feed, Sample
+from trtcalib.samples.feeds import DataSource, Feed, Sample, check_finite
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -256,8 +256,7 @@ def fits_batches(source: str, shapes: Mapping[str, tuple[int, ...]]) -> Callable
                     f"input {name!r} has shape {array.shape}, and TensorRT calibrates at {shapes[name]}, the profile's kOPT shape",
                     run.label,
                 )
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DataError(source, f"input {name!r} holds NaN or an infinite value", run.label)
+        check_finite(feed, source, run.label)
 
     return check
 

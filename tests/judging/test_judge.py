@@ -276,3 +276,14 @@ def test_float32_is_scored_once_for_all_variants(tmp_path: Path) -> None:
     judged = judge(runner, [runner] * 3, opened.samples, workers=1)
     assert len(asked) == 5 * (1 + 3)
     assert [list(each.reference_scores) for each in judged] == [[1.0] * 5] * 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_judged_sample_that_is_not_finite_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    save_model(tmp_path / "model.onnx", "g (float[N,4] x) => (float[N,4] y) { y = Identity(x) }")
+    data = {"x": np.ones((5, 4), np.float32)}
+    data["x"][3, 1] = value
+    opened = open_task(Task(model=tmp_path / "model.onnx", data=data))
+    runner = ModelRunner(opened.graph)
+    with pytest.raises(DataError, match="sample 3: input 'x' holds NaN or an infinite value"):
+        judge(runner, [runner], opened.samples)

@@ -190,7 +190,7 @@ class _Group:
     def run(self, numbered: tuple[int, Run]) -> tuple[list[list[SampleScore]], NDArray[np.float64]]:
         """Return the scores per part, and the sums per node [nodes, 2, 2], of one inference."""
         first, run = numbered
-        feed = run.load()
+        feed = self._samples.load(run)
         source = self._samples.batches.source.name
         exact = self._float.run(feed, source, run.label)
         full = self._full.run(feed, source, run.label)

@@ -18,7 +18,7 @@ from trtcalib.judging.labels import Labels, check_count
 from trtcalib.judging.scores import Metric, Outputs
 from trtcalib.onnx_graph import ModelGraph
 from trtcalib.passes import Progress
-from trtcalib.samples.feeds import Feed, shape_text
+from trtcalib.samples.feeds import Feed, check_finite, shape_text
 from trtcalib.sessions import Session
 from trtcalib.spec_files import brief
 
@@ -92,6 +92,16 @@ class JudgedSamples:
     metric: Metric
     labels: Labels | None = None
 
+    def load(self, run: Run) -> Feed:
+        """Read an inference's feed.
+
+        Raises:
+            DataError: If it cannot be read, or holds what is not finite: nothing could be judged by it.
+        """
+        feed = run.load()
+        check_finite(feed, self.batches.source.name, run.label)
+        return feed
+
     def label(self, position: int) -> Any:
         """Return the label of a sample."""
         return None if self.labels is None else self.labels.at(position)
@@ -146,7 +156,7 @@ def judge(
 
     def work(numbered: tuple[int, Run]) -> list[list[SampleScore]]:
         first, run = numbered
-        feed = run.load()
+        feed = samples.load(run)
         expected = reference.run(feed, batches.source.name, run.label)
         found = [variant.run(feed, batches.source.name, run.label) for variant in variants]
         own = reference_scores(samples, first, run, expected)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trtcalib.errors import DataError
 from trtcalib.onnx_graph import ModelInput
 
-__all__ = ["DataSource", "Feed", "Sample", "as_array", "check_feed", "shape_text", "update_digest"]
+__all__ = ["DataSource", "Feed", "Sample", "as_array", "check_feed", "check_finite", "shape_text", "update_digest"]
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -98,6 +98,17 @@ def check_feed(feed: Feed, inputs: Sequence[ModelInput], source: str, sample: st
     if unknown:
         known = ", ".join(repr(i.name) for i in inputs)
         raise DataError(source, f"the model has no input {unknown[0]!r}; it has {known}", sample)
+
+
+def check_finite(feed: Feed, source: str, sample: str) -> None:
+    """Refuse a feed with NaN or an infinite value.
+
+    Raises:
+        DataError: Naming the input.
+    """
+    for name, array in feed.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(source, f"input {name!r} holds NaN or an infinite value", sample)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None, *, rows: bool) -> bool:
